@@ -1,0 +1,115 @@
+"""FER-2013 as a TFDS dataset, from any of the files in which it is handed round."""
+
+import io
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+from tqdm.auto import tqdm
+
+from datasets import common
+from datasets.fer2013 import ferplus, sources
+from deep_emotion_jax.errors import UserError
+
+_SPLITS = {"Training": "train", "PublicTest": "validation", "PrivateTest": "test"}
+
+
+class Builder(tfds.core.GeneratorBasedBuilder):
+    """35,887 grey 48 x 48 faces in 7 expressions, or the FER+ majority labels in 8.
+
+    Features: `image` uint8 (48, 48, 1) in [0, 255]; `label`; `key`, `<class>/<file name without
+    ending>` in an archive or `row_<number>`, from 0, in a CSV file; with FER+ also `votes`, int64
+    (10,).
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First release."}
+    MANUAL_DOWNLOAD_INSTRUCTIONS = """\
+Get FER-2013 with a free Kaggle account and give its file, or the folder it lies in, as manual_dir:
+  archive.zip, as it is, from
+    https://www.kaggle.com/datasets/msambare/fer2013
+  or fer2013.tar.gz or icml_face_data.csv from
+    https://www.kaggle.com/c/challenges-in-representation-learning-facial-expression-recognition-challenge
+For the ferplus config, put fer2013new.csv beside one of the last two; it is in
+    https://github.com/microsoft/FERPlus
+"""
+    BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [
+        tfds.core.BuilderConfig(name="default", description="The challenge's 7 labels."),
+        tfds.core.BuilderConfig(
+            name="ferplus", description="FER+'s majority of 10 votes, 8 labels."
+        ),
+    ]
+    SPLIT_COUNTS: ClassVar[dict[str, int]] = {"train": 28_709, "validation": 3_589, "test": 3_589}
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {
+            "image": tfds.features.Image(shape=(sources.SIZE, sources.SIZE, 1)),
+            "label": tfds.features.ClassLabel(names=sources.LABELS),
+            "key": tfds.features.Text(),
+        }
+        if self.builder_config.name == "ferplus":
+            features["label"] = tfds.features.ClassLabel(names=ferplus.LABELS)
+            features["votes"] = tfds.features.Tensor(shape=(10,), dtype=np.int64)
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(features),
+            supervised_keys=("image", "label"),
+            homepage="https://arxiv.org/abs/1307.0414",
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+        path = common.manual_path(dl_manager, self.MANUAL_DOWNLOAD_INSTRUCTIONS)
+        source = sources.find(path)
+        logging.info("Reading FER-2013 from %s", source)
+        # Everything is read, still encoded (60 MB), before anything is written: only then is it
+        # known which splits there are and that all is sound.
+        found: Counter[str] = Counter()
+        splits: dict[str, list[dict[str, Any]]] = {split: [] for split in _SPLITS.values()}
+        for face, labels in tqdm(
+            self._labelled(source, path),
+            desc=f"Reading {source.name}",
+            total=sum(self.SPLIT_COUNTS.values()),
+            unit=" images",
+            leave=False,
+            disable=None,  # No bar in a log file.
+        ):
+            split = _SPLITS[face.usage]
+            found[split] += 1
+            if labels["label"] is not None:
+                image = io.BytesIO(face.image)
+                splits[split].append({"image": image, "key": face.key, **labels})
+        common.check_counts(source, found, self.SPLIT_COUNTS)
+        return {
+            split: self._generate_examples(examples)
+            for split, examples in splits.items()
+            if examples
+        }
+
+    def _labelled(self, source: Path, path: Path) -> Iterator[tuple[sources.Face, dict[str, Any]]]:
+        """Yields every face with its label features; label None where FER+ has no majority."""
+        faces = sources.read(source)
+        if self.builder_config.name == "default":
+            for face in faces:
+                yield face, {"label": face.label}
+            return
+        if not sources.has_row_order(source):
+            raise UserError(
+                f"FER+ names its faces by their row in the challenge's file, which {source} does "
+                "not tell; give fer2013.tar.gz, fer2013.csv or icml_face_data.csv instead."
+            )
+        votes_path = (path if path.is_dir() else path.parent) / "fer2013new.csv"
+        if not votes_path.is_file():
+            raise UserError(
+                f"{votes_path} does not exist; get it from https://github.com/microsoft/FERPlus."
+            )
+        for face, votes in ferplus.join(faces, source, votes_path):
+            yield face, {"label": ferplus.majority(votes), "votes": votes}
+
+    def _generate_examples(
+        self, examples: list[dict[str, Any]]
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        for example in examples:
+            yield example["key"], example

@@ -1,0 +1,193 @@
+"""The files in which FER-2013 is handed round, read into one form."""
+
+import csv
+import gzip
+import io
+import re
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO, NamedTuple
+
+import numpy as np
+from absl import logging
+
+from datasets import common
+from deep_emotion_jax.errors import UserError
+
+LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+USAGES = ("Training", "PublicTest", "PrivateTest")
+SIZE = 48
+
+# One row per face in the challenge's order, split named: the best there is, and what FER+ needs.
+_ROW_FILES = ("fer2013.csv", "fer2013/fer2013.csv", "fer2013.tar.gz", "icml_face_data.csv")
+_FACE_NAME = re.compile(rf"({'|'.join(USAGES)})_\w+")
+# A table is stricter than int(), which takes "+7" and "0_7", and faster.
+_PIXEL_VALUES = {str(value): value for value in range(256)}
+
+
+class Face(NamedTuple):
+    """One image of the source: `usage` in USAGES, `label` in LABELS, `image` as PNG or JPEG."""
+
+    key: str
+    usage: str
+    label: str
+    image: bytes
+
+
+def find(path: Path) -> Path:
+    """Returns the file or folder to read FER-2013 from; the README gives the order of preference.
+
+    Args:
+      path: one of the sources itself, or the folder that holds it.
+
+    Raises:
+      UserError: nothing is found, or several zip archives.
+    """
+    if path.is_file():
+        return path
+    for name in _ROW_FILES:
+        if (path / name).is_file():
+            return path / name
+    archives = sorted(path.glob("*.zip"))
+    if len(archives) > 1:
+        names = ", ".join(archive.name for archive in archives)
+        raise UserError(
+            f"{path} holds several archives ({names}); give the path of the one to use."
+        )
+    if archives:
+        return archives[0]
+    if any(_FACE_NAME.fullmatch(image.stem) for image in path.rglob("*.jpg")):
+        return path
+    if (path / "train.csv").is_file():
+        return path / "train.csv"
+    found = ", ".join(sorted(entry.name for entry in path.iterdir())[:8])
+    raise UserError(
+        f"{path} holds none of {', '.join(_ROW_FILES)}, *.zip, <class>/Training_*.jpg or train.csv "
+        f"(found: {found}); the README of datasets/fer2013 tells where to get them."
+    )
+
+
+def has_row_order(source: Path) -> bool:
+    """Tells whether a source has the challenge's rows in their order, as FER+ needs them."""
+    return source.name.endswith((".csv", ".tar.gz")) and source.name != "train.csv"
+
+
+def read(source: Path) -> Iterator[Face]:
+    """Yields every face of a source, checked.
+
+    Args:
+      source: a CSV file, `fer2013.tar.gz`, a zip archive of images or a folder of images.
+
+    Raises:
+      UserError: the first malformed thing, with its file and line.
+    """
+    if source.is_dir() or source.suffix == ".zip":
+        yield from _read_images(source)
+    elif source.suffix == ".csv":
+        with source.open("rb") as file:
+            yield from _read_csv(file, source)
+    elif source.name.endswith(".tar.gz"):
+        yield from _read_tar(source)
+    else:
+        raise UserError(f"{source} is not a .csv, .tar.gz or .zip file, nor a folder of images.")
+
+
+def _read_images(source: Path) -> Iterator[Face]:
+    seen: dict[str, Path] = {}
+    for path, data in common.read_files(source):
+        # Kaggle's test/ folder mixes PublicTest and PrivateTest: only the file name knows.
+        name = _FACE_NAME.fullmatch(path.stem)
+        if not name:
+            raise UserError(f"{path} is not named Training_*, PublicTest_* or PrivateTest_*.")
+        label = path.parent.name
+        if label not in LABELS:
+            raise UserError(f"{path} lies in folder {label!r}, not in one of {', '.join(LABELS)}.")
+        # In the Kaggle archive two file names stand in two classes each, for different faces.
+        key = f"{label}/{path.stem}"
+        if key in seen:
+            raise UserError(f"{path} is there a second time, as {seen[key]}; keep one of them.")
+        seen[key] = path
+        shape = common.read_image(data, path).shape
+        if shape != (SIZE, SIZE):
+            raise UserError(f"{path} has shape {shape}, not {SIZE} x {SIZE} grey pixels.")
+        yield Face(key, name[1], label, data)
+    if not seen:
+        raise UserError(
+            f"{source} holds no <class>/Training_*.jpg; unpack it if it holds CSV or tar.gz files."
+        )
+
+
+def _read_tar(source: Path) -> Iterator[Face]:
+    try:
+        with tarfile.open(source, "r:gz") as archive:
+            for member in archive:
+                if member.isfile() and PurePosixPath(member.name).name == "fer2013.csv":
+                    file = archive.extractfile(member)
+                    assert file is not None  # A regular file has content.
+                    yield from _read_csv(file, source / member.name)
+                    return
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise UserError(
+            f"{source} is not a whole tar.gz file ({error}); download it again."
+        ) from error
+    raise UserError(f"{source} holds no fer2013.csv; download it again.")
+
+
+def read_rows(
+    file: IO[bytes], path: Path, columns: tuple[str, ...]
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yields each row of a CSV file with a header as `"<path>, line <n>"` and column -> value.
+
+    Names and values lose the spaces around them: `icml_face_data.csv` calls a column `" pixels"`.
+
+    Raises:
+      UserError: the file is not text or not CSV, has not all of `columns`, or a row has too few or
+        too many values.
+    """
+    reader = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""))
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        missing = [name for name in columns if name not in header]
+        if missing:
+            raise UserError(
+                f"{path} has no column {missing[0]!r}; give the original file, with its labels."
+            )
+        for values in reader:
+            if not values:
+                continue
+            where = f"{path}, line {reader.line_num}"
+            if len(values) != len(header):
+                raise UserError(f"{where}: {len(values)} values for {len(header)} columns.")
+            yield where, dict(zip(header, map(str.strip, values), strict=True))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{path}, after line {reader.line_num}: not CSV text ({error}).") from error
+
+
+def _read_csv(file: IO[bytes], path: Path) -> Iterator[Face]:
+    for index, (where, row) in enumerate(read_rows(file, path, ("emotion", "pixels"))):
+        if index == 0 and "Usage" not in row:
+            logging.warning(
+                "%s has no Usage column: its rows are the training split; Kaggle's test.csv has no "
+                "labels and is left out",
+                path,
+            )
+        if row["emotion"] not in map(str, range(len(LABELS))):
+            raise UserError(f"{where}: emotion {row['emotion']!r} is not 0 to {len(LABELS) - 1}.")
+        usage = row.get("Usage", "Training")
+        if usage not in USAGES:
+            raise UserError(f"{where}: Usage {usage!r} is not one of {', '.join(USAGES)}.")
+        try:
+            pixels = bytes(map(_PIXEL_VALUES.__getitem__, row["pixels"].split()))
+        except KeyError as error:
+            raise UserError(f"{where}: pixel {error} is not a whole number, 0 to 255.") from None
+        if len(pixels) != SIZE * SIZE:
+            raise UserError(f"{where}: {len(pixels)} pixels, not {SIZE * SIZE}.")
+        image = np.frombuffer(pixels, np.uint8).reshape(SIZE, SIZE)
+        yield Face(
+            f"row_{index:05}",
+            usage,
+            LABELS[int(row["emotion"])],
+            common.encode_png(image).getvalue(),
+        )

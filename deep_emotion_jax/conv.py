@@ -1,0 +1,130 @@
+"""A stage of the network: convolutions with ReLU, then one max-pool and ReLU.
+
+XLA's CPU convolution is slow for ten channels. The blocked form below computes the same stage as
+matrix products: every 2x2 block of pixels becomes four groups of channels (space-to-depth), so a
+k x k convolution reads a window of (k+1)/2 x (k+1)/2 blocks with no strided access, and a 2x2
+max-pool is a maximum over the four groups. The batch is the innermost axis, which turns every copy
+into a contiguous one. `conv_stage` picks the form; both give the same numbers and gradients
+(tests/test_conv.py), and docs/performance.md has the measurements.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class ConvLayer(NamedTuple):
+    """One convolution of a stage.
+
+    Attributes:
+      kernel: [k, k, C_in, C_out].
+      bias: [C_out].
+      norm: normalisation of the pre-activations, called on [groups, C_out, positions], or None.
+    """
+
+    kernel: jax.Array
+    bias: jax.Array
+    norm: Callable[[jax.Array], jax.Array] | None = None
+
+
+def conv_stage(x: jax.Array, layers: Sequence[ConvLayer], pool: int, padding: str) -> jax.Array:
+    """Applies conv, ReLU, ..., conv, max-pool, ReLU (paper, figure of the network).
+
+    Args:
+      x: [N, H, W, C], any real range.
+      layers: the convolutions, in order; stride 1.
+      pool: side and stride of the max-pool; rows and columns left over are dropped.
+      padding: "VALID" or "SAME", for every convolution.
+
+    Returns:
+      [N, H', W', C_out], non-negative.
+    """
+    # Measured rule: matmuls win on the CPU while channels are few; elsewhere, and wherever the
+    # blocks do not tile the map, the plain convolution is the right one.
+    few_channels = max(layer.kernel.shape[-1] for layer in layers) <= 32
+    if jax.default_backend() == "cpu" and few_channels and _tiles(x, layers, pool, padding):
+        return _blocked_stage(x, layers, pool, padding)
+    return _plain_stage(x, layers, pool, padding)
+
+
+def _plain_stage(x: jax.Array, layers: Sequence[ConvLayer], pool: int, padding: str) -> jax.Array:
+    for i, (kernel, bias, norm) in enumerate(layers):
+        x = jax.lax.conv_general_dilated(
+            x, kernel.astype(x.dtype), (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        x = x + bias.astype(x.dtype)
+        if norm is not None:
+            channels_second = jnp.moveaxis(x.reshape(1, -1, x.shape[-1]), -1, 1)
+            x = jnp.moveaxis(norm(channels_second), 1, -1).reshape(x.shape)
+        if i < len(layers) - 1:
+            x = jax.nn.relu(x)
+    n, h, w, c = x.shape
+    x = x[:, : h // pool * pool, : w // pool * pool]
+    return jax.nn.relu(x.reshape(n, h // pool, pool, w // pool, pool, c).max((2, 4)))
+
+
+def _tiles(x: jax.Array, layers: Sequence[ConvLayer], pool: int, padding: str) -> bool:
+    """Whether the blocked form applies: odd kernels, even maps, and pooling by whole blocks."""
+    if padding == "SAME" and len(layers) > 1:
+        return False  # padding between two convolutions would shift the blocks
+    sizes = [layer.kernel.shape[0] for layer in layers]
+    shrink = 0 if padding == "SAME" else sum(k - 1 for k in sizes)
+    sides = [side - shrink for side in x.shape[1:3]]
+    return (
+        pool % 2 == 0
+        and all(k % 2 == 1 for k in sizes)
+        and all(side > 0 and side % pool == 0 for side in sides)
+    )
+
+
+def _blocked_stage(x: jax.Array, layers: Sequence[ConvLayer], pool: int, padding: str) -> jax.Array:
+    if padding == "SAME":
+        # Odd margin on the left, and one more on the right to keep the side even.
+        margin = layers[0].kernel.shape[0] // 2
+        odd = margin % 2
+        side = (margin + odd, margin + odd)
+        x = jnp.pad(x, ((0, 0), side, side, (0, 0)))
+        x = x[:, odd:, odd:] if odd else x
+        x = jnp.pad(x, ((0, 0), (0, odd), (0, odd), (0, 0)))
+    n, h, w, c = x.shape
+    x = x.reshape(n, h // 2, 2, w // 2, 2, c).transpose(2, 4, 5, 1, 3, 0)
+    x = x.reshape(4 * c, h // 2, w // 2, n)
+    for i, (kernel, bias, norm) in enumerate(layers):
+        x = _blocked_conv(x, kernel.astype(x.dtype)) + jnp.tile(bias, 4)[:, None, None, None].astype(
+            x.dtype
+        )
+        if norm is not None:
+            x = norm(x.reshape(4, x.shape[0] // 4, -1)).reshape(x.shape)
+        if i < len(layers) - 1:
+            x = jax.nn.relu(x)
+    x = x.reshape(4, x.shape[0] // 4, *x.shape[1:]).max(0)
+    if pool > 2:
+        c, h, w, n = x.shape
+        rest = pool // 2
+        x = x.reshape(c, h // rest, rest, w // rest, rest, n).max((2, 4))
+    return jax.nn.relu(x).transpose(3, 1, 2, 0)
+
+
+def _blocked_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """VALID convolution of blocks: [4 C_in, h, w, N] -> [4 C_out, h', w', N]."""
+    window = (kernel.shape[0] + 1) // 2
+    h, w = x.shape[1] - window + 1, x.shape[2] - window + 1
+    windows = jnp.concatenate(
+        [x[:, i : i + h, j : j + w] for i in range(window) for j in range(window)]
+    )
+    matrix = _block_kernel(kernel)
+    return (matrix @ windows.reshape(len(windows), -1)).reshape(len(matrix), h, w, x.shape[3])
+
+
+def _block_kernel(kernel: jax.Array) -> jax.Array:
+    """The kernel as a matrix [4 C_out, window * window * 4 C_in]."""
+    k, _, c_in, c_out = kernel.shape
+    window = (k + 1) // 2
+    # One copy of the kernel per pixel of the output block, shifted by that pixel's offset.
+    copies = [
+        jnp.pad(kernel, ((a, 1 - a), (b, 1 - b), (0, 0), (0, 0))) for a in (0, 1) for b in (0, 1)
+    ]
+    matrix = jnp.stack(copies).reshape(4, window, 2, window, 2, c_in, c_out)
+    return matrix.transpose(0, 6, 1, 3, 2, 4, 5).reshape(4 * c_out, window * window * 4 * c_in)

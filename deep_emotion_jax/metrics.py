@@ -1,0 +1,167 @@
+"""What a classifier's logits are worth: NumPy arrays in, plain numbers out.
+
+    metrics = evaluate(logits, labels)
+    metrics.accuracy, metrics.interval95, metrics.per_class_recall
+    mean_and_interval([run.accuracy for run in runs])
+
+Every figure is computed once over the whole arrays, never averaged over batches, so that each image
+weighs the same whatever the size of the last batch.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import scipy.special
+import scipy.stats
+import sklearn.metrics
+
+CALIBRATION_BINS = 15
+BOOTSTRAP_RESAMPLES = 2000
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Metrics:
+    """The scores of one classifier with K classes on N labelled images.
+
+    Attributes:
+      count: N.
+      accuracy: share of the images named correctly, in [0, 1].
+      interval95: 95 % interval of the accuracy over test sets of this size; see `evaluate`.
+      macro_f1: unweighted mean of F1 over the classes seen among labels or predictions, in [0, 1].
+      per_class_recall: K shares in [0, 1]; None for a class without a labelled image.
+      confusion_matrix: [K, K] integer counts, rows the true and columns the predicted class.
+      log_loss: mean negative log-likelihood of the true class, in nats.
+      calibration_error: expected calibration error in [0, 1]; see `evaluate`.
+    """
+
+    count: int
+    accuracy: float
+    interval95: tuple[float, float]
+    macro_f1: float
+    per_class_recall: tuple[float | None, ...]
+    confusion_matrix: np.ndarray
+    log_loss: float
+    calibration_error: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The same fields as numbers, lists and None, ready for `json.dumps`."""
+        return dataclasses.asdict(self) | {"confusion_matrix": self.confusion_matrix.tolist()}
+
+
+def evaluate(logits: np.ndarray, labels: np.ndarray, seed: int = 0) -> Metrics:
+    """Scores logits against labels; the predicted class is the first with the largest logit.
+
+    `interval95` is the percentile bootstrap with 2,000 resamples. The number of hits among N images
+    drawn with replacement from N is exactly Binomial(N, accuracy), so it is drawn as such. It says
+    how much the choice of test images matters, not the choice of training seed (for that see
+    `mean_and_interval`), and it shrinks to a point where the accuracy is 0 or 1.
+
+    `calibration_error` is the expected calibration error of Guo et al., "On Calibration of Modern
+    Neural Networks" (ICML 2017), equation 3: the gap between accuracy and mean confidence in 15
+    equally wide bins of the confidence (the largest probability), weighted by the images in each.
+
+    Args:
+      logits: [N, K] finite real numbers, N >= 1, K >= 2.
+      labels: [N] integers in [0, K).
+      seed: of the bootstrap.
+
+    Returns:
+      The scores; every one of the K classes has its place, also those absent from `labels`.
+
+    Raises:
+      ValueError: a shape, a type or a label does not fit, or a logit is not finite.
+    """
+    logits, labels = np.asarray(logits, np.float64), np.asarray(labels)
+    _check(logits, labels)
+    count, classes = len(logits), np.arange(logits.shape[1])
+    predictions = logits.argmax(axis=1)
+    log_probabilities = scipy.special.log_softmax(logits, axis=1)
+
+    accuracy = float(sklearn.metrics.accuracy_score(labels, predictions))
+    resampled = np.random.default_rng(seed).binomial(count, accuracy, BOOTSTRAP_RESAMPLES)
+    low, high = np.percentile(resampled / count, [2.5, 97.5])
+    # zero_division=nan leaves out, rather than counts as 0, the classes that have no score.
+    recall = sklearn.metrics.recall_score(
+        labels, predictions, labels=classes, average=None, zero_division=np.nan
+    )
+    return Metrics(
+        count=count,
+        accuracy=accuracy,
+        interval95=(float(low), float(high)),
+        macro_f1=float(
+            sklearn.metrics.f1_score(
+                labels, predictions, labels=classes, average="macro", zero_division=np.nan
+            )
+        ),
+        per_class_recall=tuple(None if np.isnan(share) else float(share) for share in recall),
+        confusion_matrix=sklearn.metrics.confusion_matrix(labels, predictions, labels=classes),
+        # Not sklearn's log_loss, which clips probabilities and so hides a confident mistake.
+        log_loss=float(-log_probabilities[np.arange(count), labels].mean()),
+        calibration_error=_calibration_error(
+            np.exp(log_probabilities.max(axis=1)), predictions == labels
+        ),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """The mean of a figure over independent runs.
+
+    Attributes:
+      count: number of runs.
+      mean: their mean.
+      std: sample standard deviation (divided by count - 1); None for a single run.
+      interval95: 95 % Student t interval of the mean; None for a single run.
+    """
+
+    count: int
+    mean: float
+    std: float | None
+    interval95: tuple[float, float] | None
+
+
+def mean_and_interval(values: Sequence[float]) -> Summary:
+    """Summarises one figure over seeds or folds.
+
+    The interval takes the runs for independent. Folds share training images, so over folds it is
+    somewhat too narrow (Bengio & Grandvalet, JMLR 2004).
+
+    Args:
+      values: one finite number per run, at least one.
+
+    Raises:
+      ValueError: there is no value, or one is not finite.
+    """
+    array = np.asarray(values, np.float64)
+    if array.ndim != 1 or array.size == 0 or not np.isfinite(array).all():
+        raise ValueError(f"Expected one or more finite numbers, got {values!r}.")
+    mean = float(array.mean())
+    if array.size == 1:
+        return Summary(1, mean, None, None)
+    std = float(array.std(ddof=1))
+    reach = float(scipy.stats.t.ppf(0.975, array.size - 1)) * std / array.size**0.5
+    return Summary(array.size, mean, std, (mean - reach, mean + reach))
+
+
+def _calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
+    # Bin m = 1 ... M holds the confidences in ((m - 1) / M, m / M], as in the paper.
+    bins = np.ceil(confidence * CALIBRATION_BINS).astype(int)
+    gaps = np.bincount(bins, weights=correct - confidence)
+    return float(np.abs(gaps).sum() / len(confidence))
+
+
+def _check(logits: np.ndarray, labels: np.ndarray) -> None:
+    if logits.ndim != 2 or logits.shape[0] < 1 or logits.shape[1] < 2:
+        raise ValueError(f"Expected logits of shape [N, K], got {list(logits.shape)}.")
+    if labels.shape != logits.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"Expected {len(logits)} integer labels, got {labels.dtype} {list(labels.shape)}."
+        )
+    if not np.isfinite(logits).all():
+        rows = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+        raise ValueError(f"{len(rows)} rows of logits are not finite, the first is row {rows[0]}.")
+    wrong = labels[(labels < 0) | (labels >= logits.shape[1])]
+    if wrong.size:
+        raise ValueError(f"Label {wrong[0]} is outside [0, {logits.shape[1]}).")

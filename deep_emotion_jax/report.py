@@ -1,0 +1,283 @@
+"""Results for people and machines: figures (PNG), tables (CSV, Markdown) and JSON.
+
+Figures use Matplotlib's object-oriented interface, which needs no display and leaves the caller's
+`pyplot` alone. Colours run along perceptually uniform scales that colour-blind readers can follow.
+"""
+
+import csv
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+PathLike = str | os.PathLike[str]
+
+_DPI = 150
+# Okabe & Ito's colours, distinct in all common forms of colour blindness.
+_BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#555555"
+
+
+def confusion_matrix_png(
+    matrix: np.ndarray, class_names: Sequence[str], path: PathLike, title: str
+) -> None:
+    """Draws a confusion matrix, each row coloured and labelled by its shares.
+
+    Args:
+      matrix: [K, K] counts, rows the true and columns the predicted class.
+      class_names: K names.
+      path: the PNG to write.
+      title: above the figure.
+
+    Raises:
+      ValueError: the matrix is not square or the names do not fit it.
+    """
+    matrix = _counts(matrix, class_names)
+    K = len(matrix)
+    images = matrix.sum(axis=1, keepdims=True)
+    # An absent class has no shares; its row stays blank.
+    shares = np.divide(matrix, images, out=np.full(matrix.shape, np.nan), where=images > 0)
+
+    figure = _figure(1.9 + 0.85 * K, 1.3 + 0.85 * K)
+    axes = figure.subplots()
+    axes.set_title(title, pad=12, wrap=True)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.ndindex(K, K):
+        if images[row, 0] == 0:
+            continue
+        share = shares[row, column]
+        axes.text(
+            column,
+            row,
+            f"{100 * share:.1f} %\n{matrix[row, column]}",
+            ha="center",
+            va="center",
+            fontsize=9,
+            color="white" if share > 0.7 else "black",
+        )
+    axes.set_xticks(range(K), class_names, rotation=35, ha="right", rotation_mode="anchor")
+    axes.set_yticks(
+        range(K),
+        [f"{name} ({n})" for name, n in zip(class_names, images[:, 0], strict=True)],
+    )
+    axes.set_xlabel("predicted (share of the row, count)")
+    axes.set_ylabel("true (images)")
+    axes.tick_params(length=0)
+    axes.spines[:].set_color("lightgrey")
+    figure.savefig(path)
+
+
+def confusion_matrix_csv(matrix: np.ndarray, class_names: Sequence[str], path: PathLike) -> None:
+    """Writes the counts of a confusion matrix with a header row; arguments as for the PNG."""
+    matrix = _counts(matrix, class_names)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["true \\ predicted", *class_names])
+        writer.writerows(
+            [name, *row] for name, row in zip(class_names, matrix.tolist(), strict=True)
+        )
+
+
+def curves_png(records: Sequence[Mapping[str, Any]], path: PathLike) -> None:
+    """Draws how loss, accuracy and learning rate went over the epochs of a run.
+
+    The best epoch, the first with the highest validation accuracy, is marked.
+
+    Args:
+      records: one per epoch, with `epoch` and any of `train_loss`, `validation_loss`,
+        `train_accuracy`, `validation_accuracy` (in [0, 1]) and `learning_rate`; what a record
+        lacks, or has as None, is left out.
+      path: the PNG to write.
+
+    Raises:
+      ValueError: there is no record.
+    """
+    if not records:
+        raise ValueError("There is no epoch to draw.")
+    epochs = np.array([record["epoch"] for record in records])
+    rates = _column(records, "learning_rate")
+    validation = _column(records, "validation_accuracy")
+
+    panels = 2 if np.isnan(rates).all() else 3
+    figure = _figure(8, 2.6 * panels)
+    heights = [3, 3, 1.4][:panels]
+    axes = figure.subplots(panels, sharex=True, squeeze=True, height_ratios=heights)
+    for panel, quantity, scale in ((axes[0], "loss", 1), (axes[1], "accuracy", 100)):
+        for part, colour in (("train", _BLUE), ("validation", _ORANGE)):
+            values = scale * _column(records, f"{part}_{quantity}")
+            if not np.isnan(values).all():
+                _line(panel, epochs, values, colour, part)
+    axes[0].set_ylabel("loss")
+    axes[1].set_ylabel("accuracy (%)")
+    if panels == 3:
+        _line(axes[2], epochs, rates, _GREY, "learning rate")
+        axes[2].set_ylabel("learning rate")
+        axes[2].set_ylim(bottom=0)
+        axes[2].ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
+    if not np.isnan(validation).all():
+        best = int(np.nanargmax(validation))
+        for panel in axes:
+            panel.axvline(epochs[best], color=_GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+        axes[1].plot(
+            epochs[best],
+            100 * validation[best],
+            marker="o",
+            markersize=7,
+            color=_ORANGE,
+            markeredgecolor="white",
+            linestyle="none",
+            zorder=4,
+            label=f"best: {100 * validation[best]:.2f} % at epoch {epochs[best]}",
+        )
+    for panel in axes:
+        panel.grid(color="lightgrey", linewidth=0.5)
+        panel.spines[["top", "right"]].set_visible(False)
+        if panel.get_legend_handles_labels()[0] and panel in axes[:2]:
+            panel.legend(frameon=False)
+    axes[-1].set_xlabel("epoch")
+    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    figure.align_ylabels()
+    figure.savefig(path)
+
+
+def regions_png(
+    maps: np.ndarray,
+    faces: np.ndarray,
+    class_names: Sequence[str],
+    path: PathLike,
+    title: str,
+) -> None:
+    """Draws one importance map per expression over that expression's mean face.
+
+    All maps share one colour scale, from 0 to the largest importance of any of them.
+
+    Args:
+      maps: [K, H, W], not negative; NaN for an expression without an image, which is drawn empty.
+      faces: [K, H, W] the mean faces, grey in [0, 1].
+      class_names: K names.
+      path: the PNG to write.
+      title: above the figure.
+
+    Raises:
+      ValueError: the shapes do not fit or no map has a value.
+    """
+    maps, faces = np.asarray(maps), np.asarray(faces)
+    K = len(class_names)
+    if maps.ndim != 3 or len(maps) != K or faces.shape != maps.shape:
+        raise ValueError(
+            f"Expected maps and faces of shape [{K}, H, W], got {maps.shape} and {faces.shape}."
+        )
+    if np.isnan(maps).all():
+        raise ValueError("There is no map to draw: every class is empty.")
+    colours = ScalarMappable(Normalize(0, np.nanmax(maps)), "magma")
+    figure = _figure(1.5 * K + 0.9, 3.6)
+    figure.suptitle(title, wrap=True)
+    axes = figure.subplots(2, K, squeeze=False)
+    for k, name in enumerate(class_names):
+        face, overlay = axes[:, k]
+        face.set_title(name, fontsize=10)
+        for panel in (face, overlay):
+            panel.set_xticks([])
+            panel.set_yticks([])
+            panel.spines[:].set_visible(False)
+        empty = np.isnan(maps[k]).any()
+        for panel in (face, overlay):
+            panel.imshow(np.ones_like(faces[k]) if empty else faces[k], "gray", vmin=0, vmax=1)
+        if empty:
+            overlay.text(0.5, 0.5, "no image", ha="center", transform=overlay.transAxes)
+        else:
+            overlay.imshow(maps[k], norm=colours.norm, cmap=colours.cmap, alpha=0.6)
+    figure.colorbar(colours, ax=axes, label="importance", fraction=0.02, pad=0.01)
+    figure.savefig(path)
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table, its columns padded so that the source reads as a table too.
+
+    Args:
+      header: the column titles.
+      rows: one cell per column each, written as `str` gives it; the first column is aligned left,
+        the others right.
+
+    Raises:
+      ValueError: a row is longer or shorter than the header.
+    """
+    lines = [[str(cell).replace("|", "\\|") for cell in row] for row in (header, *rows)]
+    for line in lines:
+        if len(line) != len(header):
+            raise ValueError(f"Expected {len(header)} cells, got {len(line)}: {line}.")
+    widths = [max(3, *(len(cell) for cell in column)) for column in zip(*lines, strict=True)]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+
+    def join(line: Sequence[str]) -> str:
+        rest = (cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))
+        return "| " + " | ".join([line[0].ljust(widths[0]), *rest]) + " |\n"
+
+    return "".join(join(line) for line in [lines[0], rule, *lines[1:]])
+
+
+def write_json(path: PathLike, obj: Any) -> None:
+    """Writes JSON whole or not at all: readers find the old file or the new one, never half of one.
+
+    Args:
+      path: the file to write or replace; its folder exists.
+      obj: dicts, sequences, numbers, strings, None and NumPy arrays or scalars. JSON knows neither
+        NaN nor infinity: both become null, as in JavaScript.
+
+    Raises:
+      TypeError: `obj` holds something else.
+    """
+    text = json.dumps(_plain(obj), indent=2, allow_nan=False) + "\n"
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _plain(obj: Any) -> Any:
+    if isinstance(obj, np.ndarray | np.generic):
+        obj = obj.tolist()
+    if isinstance(obj, Mapping):
+        return {key: _plain(value) for key, value in obj.items()}
+    if isinstance(obj, list | tuple):
+        return [_plain(value) for value in obj]
+    if isinstance(obj, float) and not math.isfinite(obj):
+        return None
+    return obj
+
+
+def _counts(matrix: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+    matrix = np.asarray(matrix)
+    if matrix.shape != (len(class_names), len(class_names)):
+        raise ValueError(f"{len(class_names)} names do not fit a matrix {list(matrix.shape)}.")
+    return matrix
+
+
+def _column(records: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
+    """One figure of every record as floats, NaN where it is missing or None."""
+    return np.array([record.get(key) for record in records], np.float64)
+
+
+def _line(axes: Axes, epochs: np.ndarray, values: np.ndarray, colour: str, label: str) -> None:
+    known = ~np.isnan(values)  # Validation may run only every few epochs: no gaps in its line.
+    marker = "o" if known.sum() == 1 else None
+    axes.plot(epochs[known], values[known], color=colour, label=label, marker=marker)
+
+
+def _figure(width: float, height: float) -> Figure:
+    """An empty figure of `width` x `height` inches."""
+    return Figure((width, height), dpi=_DPI, layout="constrained", facecolor="white")
