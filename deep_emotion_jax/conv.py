@@ -81,20 +81,14 @@ def _tiles(x: jax.Array, layers: Sequence[ConvLayer], pool: int, padding: str) -
 
 def _blocked_stage(x: jax.Array, layers: Sequence[ConvLayer], pool: int, padding: str) -> jax.Array:
     if padding == "SAME":
-        # Odd margin on the left, and one more on the right to keep the side even.
-        margin = layers[0].kernel.shape[0] // 2
-        odd = margin % 2
-        side = (margin + odd, margin + odd)
-        x = jnp.pad(x, ((0, 0), side, side, (0, 0)))
-        x = x[:, odd:, odd:] if odd else x
-        x = jnp.pad(x, ((0, 0), (0, odd), (0, odd), (0, 0)))
+        margin = (layers[0].kernel.shape[0] // 2,) * 2
+        x = jnp.pad(x, ((0, 0), margin, margin, (0, 0)))
     n, h, w, c = x.shape
     x = x.reshape(n, h // 2, 2, w // 2, 2, c).transpose(2, 4, 5, 1, 3, 0)
     x = x.reshape(4 * c, h // 2, w // 2, n)
     for i, (kernel, bias, norm) in enumerate(layers):
-        x = _blocked_conv(x, kernel.astype(x.dtype)) + jnp.tile(bias, 4)[:, None, None, None].astype(
-            x.dtype
-        )
+        x = _blocked_conv(x, kernel.astype(x.dtype))
+        x = x + jnp.tile(bias.astype(x.dtype), 4)[:, None, None, None]
         if norm is not None:
             x = norm(x.reshape(4, x.shape[0] // 4, -1)).reshape(x.shape)
         if i < len(layers) - 1:

@@ -140,7 +140,8 @@ def curves_png(records: Sequence[Mapping[str, Any]], path: PathLike) -> None:
     for panel in axes:
         panel.grid(color="lightgrey", linewidth=0.5)
         panel.spines[["top", "right"]].set_visible(False)
-        if panel.get_legend_handles_labels()[0] and panel in axes[:2]:
+    for panel in axes[:2]:
+        if panel.get_legend_handles_labels()[0]:
             panel.legend(frameon=False)
     axes[-1].set_xlabel("epoch")
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))

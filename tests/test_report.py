@@ -99,6 +99,7 @@ def test_curves_mark_the_best_epoch(tmp_path, figures):
     np.testing.assert_allclose(lines["train"][:, 1], 5 * np.arange(1, 13))
     np.testing.assert_allclose(lines["best: 50.00 % at epoch 8"], [[8, 50]])
     np.testing.assert_allclose(loss.lines[0].get_ydata(), 2 / np.arange(1, 13))
+    assert [text.get_text() for text in loss.get_legend().texts] == ["train", "validation"]
     np.testing.assert_allclose(rate.lines[0].get_ydata(), 0.005)
 
 

@@ -1,0 +1,230 @@
+"""Loss, training step and the compiled epoch.
+
+A whole epoch is one program: shuffling, augmentation, steps and the weight average run in
+`lax.scan` over images that stay on the device as bytes. Everything goes in and comes out as plain
+pytrees, so the program can be jitted, sharded or vmapped over models.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from deep_emotion_jax.augment import Augmentation, augment
+from deep_emotion_jax.data import batch_indices
+
+Pytree = Any
+
+
+class Recipe(NamedTuple):
+    """How to train. Rates and decays are per step, epochs are passes over the training split.
+
+    Attributes:
+      num_epochs: length of the training and of the learning-rate schedule.
+      batch_size: images per step.
+      learning_rate: of Adam; the peak, if there is a schedule.
+      schedule: "constant", or "cosine" (linear warm-up, then cosine decay to zero).
+      warmup_epochs: length of the warm-up of "cosine".
+      weight_decay: decoupled (AdamW), on kernels only.
+      fc_l2: lambda of the paper's loss: cross-entropy + lambda * ||w||^2 of the two fully connected
+        layers of the classifier.
+      label_smoothing: mass taken from the true class and spread over all.
+      ema_decay: of the moving average of the weights that is evaluated; 0 evaluates the weights.
+      augmentation: see `augment.Augmentation`.
+    """
+
+    num_epochs: int
+    batch_size: int
+    learning_rate: float
+    schedule: str = "cosine"
+    warmup_epochs: float = 1.0
+    weight_decay: float = 0.0
+    fc_l2: float = 0.0
+    label_smoothing: float = 0.0
+    ema_decay: float = 0.0
+    augmentation: Augmentation = Augmentation()
+
+
+class TrainState(NamedTuple):
+    """All that training carries from one step to the next, a plain pytree.
+
+    Attributes:
+      params: weights.
+      stats: every other state of the model (BatchNorm statistics), may be empty.
+      opt_state: Adam's moments and the schedule's count.
+      ema: moving average of the weights, or the weights themselves without one.
+      step: int32, steps taken.
+    """
+
+    params: Pytree
+    stats: Pytree
+    opt_state: Pytree
+    ema: Pytree
+    step: jax.Array
+
+
+def steps_per_epoch(count: int, batch_size: int) -> int:
+    """Batches that hold `count` examples."""
+    return math.ceil(count / batch_size)
+
+
+def make_optimizer(recipe: Recipe, steps: int) -> tuple[optax.GradientTransformation, Callable]:
+    """Adam and the learning rate as a function of the step.
+
+    Args:
+      recipe: the recipe.
+      steps: steps in an epoch.
+
+    Raises:
+      ValueError: for an unknown schedule.
+    """
+    if recipe.schedule == "constant":
+        rate: Callable = optax.constant_schedule(recipe.learning_rate)
+    elif recipe.schedule == "cosine":
+        rate = optax.warmup_cosine_decay_schedule(
+            0.0,
+            recipe.learning_rate,
+            warmup_steps=round(recipe.warmup_epochs * steps),
+            decay_steps=max(recipe.num_epochs * steps, round(recipe.warmup_epochs * steps) + 1),
+        )
+    else:
+        raise ValueError(f"schedule must be 'constant' or 'cosine', got {recipe.schedule!r}")
+    if not recipe.weight_decay:
+        return optax.adam(rate), rate
+    return optax.adamw(rate, weight_decay=recipe.weight_decay, mask=_kernels), rate
+
+
+def _kernels(params: Pytree) -> Pytree:
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def init_state(model: nnx.Module, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first step."""
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    stats = nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
+    return TrainState(params, stats, optimizer.init(params), params, jnp.zeros((), jnp.int32))
+
+
+def assemble(model: nnx.Module, params: Pytree, stats: Pytree) -> nnx.Module:
+    """A model of the same structure with these weights and statistics."""
+    graph, params_state, stats_state = nnx.split(model, nnx.Param, ...)
+    nnx.replace_by_pure_dict(params_state, params)
+    nnx.replace_by_pure_dict(stats_state, stats)
+    return nnx.merge(graph, params_state, stats_state)
+
+
+def smoothed_cross_entropy(
+    logits: jax.Array, labels: jax.Array, smoothing: float
+) -> jax.Array:
+    """Cross-entropy [N] of logits [N, K] against labels [N] with label smoothing."""
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
+    return optax.softmax_cross_entropy(logits, targets)
+
+
+def micro_batch_size(batch_size: int) -> int:
+    """Images whose activations are alive at once.
+
+    Measured rule: on a CPU sixteen keep the activations in cache; an accelerator wants them all.
+    """
+    return min(16, batch_size) if jax.default_backend() == "cpu" else batch_size
+
+
+def make_epoch(
+    model: nnx.Module, optimizer: optax.GradientTransformation, recipe: Recipe
+) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+    """The program of one epoch: (state, key, images uint8 [N, H, W, C], labels [N]) -> state, sums.
+
+    The second result holds per-step arrays [steps]: `loss` (with the L2 term), `correct`, `count`.
+    Give the same key for the same epoch and the result is the same, bit for bit, on one machine.
+    """
+    micro = micro_batch_size(recipe.batch_size)
+    places = math.ceil(recipe.batch_size / micro) * micro
+
+    def micro_loss(params, stats, key, images, labels, weights):
+        augment_key, dropout_key = jax.random.split(key)
+        images = augment(augment_key, images.astype(jnp.float32) / 255, recipe.augmentation)
+        net = assemble(model, params, stats)
+        logits = net(images, train=True, dropout_key=dropout_key)
+        loss = jnp.sum(weights * smoothed_cross_entropy(logits, labels, recipe.label_smoothing))
+        correct = jnp.sum(weights * (logits.argmax(-1) == labels))
+        stats = nnx.to_pure_dict(nnx.state(net, nnx.Not(nnx.Param)))
+        return loss, (stats, correct)
+
+    def l2(params):
+        return recipe.fc_l2 * sum(jnp.sum(params[fc]["kernel"] ** 2) for fc in ("fc1", "fc2"))
+
+    def step(state: TrainState, batch):
+        key, images, labels, weights = batch
+        count = weights.sum()
+
+        def accumulate(carry, part):
+            grads, stats, loss, correct = carry
+            (part_loss, (stats, part_correct)), part_grads = jax.value_and_grad(
+                micro_loss, has_aux=True
+            )(state.params, stats, *part)
+            grads = jax.tree.map(jnp.add, grads, part_grads)
+            return (grads, stats, loss + part_loss, correct + part_correct), None
+
+        zeros = jax.tree.map(jnp.zeros_like, state.params)
+        parts = jax.tree.map(
+            lambda leaf: leaf.reshape(places // micro, micro, *leaf.shape[1:]),
+            (images, labels, weights),
+        )
+        keys = jax.random.split(key, places // micro)
+        (grads, stats, loss, correct), _ = jax.lax.scan(
+            accumulate, (zeros, state.stats, 0.0, 0.0), (keys, *parts)
+        )
+        penalty, penalty_grads = jax.value_and_grad(l2)(state.params)
+        grads = jax.tree.map(lambda g, p: g / count + p, grads, penalty_grads)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        # The average starts as a plain mean, so that it forgets the random initial weights.
+        decay = jnp.minimum(recipe.ema_decay, (state.step + 1.0) / (state.step + 10.0))
+        ema = optax.incremental_update(params, state.ema, 1 - decay)
+        state = TrainState(params, stats, opt_state, ema, state.step + 1)
+        return state, {"loss": loss / count + penalty, "correct": correct, "count": count}
+
+    def epoch(state, key, images, labels):
+        order_key, step_key = jax.random.split(key)
+        steps = steps_per_epoch(len(images), recipe.batch_size)
+        indices, weights = batch_indices(order_key, len(images), steps, places)
+
+        def indexed_step(state, batch):
+            key, index, weight = batch
+            return step(state, (key, images[index], labels[index], weight))
+
+        keys = jax.random.split(step_key, steps)
+        return jax.lax.scan(indexed_step, state, (keys, indices, weights))
+
+    return epoch
+
+
+def make_logits(model: nnx.Module) -> Callable[[Pytree, Pytree, jax.Array], jax.Array]:
+    """The evaluation program: (params, stats, images uint8 or float [N, H, W, C]) -> logits [N, K].
+
+    Bytes are scaled to [0, 1]. Images are taken a micro-batch at a time; the last one is filled up
+    and the filling's logits are dropped, so every image counts exactly once.
+    """
+
+    def logits(params, stats, images):
+        net = assemble(model, params, stats)
+        scale = 255 if images.dtype == jnp.uint8 else 1
+        size = micro_batch_size(min(len(images), 512))
+        filling = -len(images) % size
+        chunks = jnp.pad(images, ((0, filling), (0, 0), (0, 0), (0, 0)))
+        chunks = chunks.reshape(-1, size, *images.shape[1:])
+        out = jax.lax.map(lambda chunk: net(chunk.astype(jnp.float32) / scale), chunks)
+        return out.reshape(len(images) + filling, -1)[: len(images)]
+
+    return logits
+
+
+def finite(metrics: dict[str, np.ndarray]) -> int | None:
+    """The first step whose loss is not finite, or None."""
+    bad = np.flatnonzero(~np.isfinite(np.asarray(metrics["loss"])))
+    return int(bad[0]) if bad.size else None
