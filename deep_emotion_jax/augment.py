@@ -57,7 +57,9 @@ def random_theta(key: jax.Array, count: int, settings: Augmentation) -> jax.Arra
     factor = 1 + _uniform(scale_key, settings.scale, (count,))
     # Normalised coordinates run over a range of two.
     shift = _uniform(shift_key, 2 * settings.shift, (count, 2))
-    mirror = jnp.where(jax.random.bernoulli(flip_key, 0.5 if settings.flip else 0.0, (count,)), -1, 1)
+    mirror = jnp.where(
+        jax.random.bernoulli(flip_key, 0.5 if settings.flip else 0.0, (count,)), -1, 1
+    )
     cos, sin = factor * jnp.cos(turn), factor * jnp.sin(turn)
     x = jnp.stack([mirror * cos, -mirror * sin, shift[:, 0]], -1)
     y = jnp.stack([sin, cos, shift[:, 1]], -1)

@@ -23,9 +23,7 @@ PADDINGS = ("zeros", "border", "reflection")
 DENSE_MAX_PIXELS = 256
 
 
-def affine_grid(
-    theta: jax.Array, size: tuple[int, int], align_corners: bool = False
-) -> jax.Array:
+def affine_grid(theta: jax.Array, size: tuple[int, int], align_corners: bool = False) -> jax.Array:
     """The points an affine map reads for each pixel of an output of a given size.
 
     Args:
@@ -100,9 +98,7 @@ Taps = tuple[jax.Array, jax.Array]
 """Pixel indices and weights, [N, H', W', taps] each; a weight of zero stands for "outside"."""
 
 
-def _taps(
-    coordinate: jax.Array, size: int, method: str, padding: str, align_corners: bool
-) -> Taps:
+def _taps(coordinate: jax.Array, size: int, method: str, padding: str, align_corners: bool) -> Taps:
     if align_corners:
         position = (coordinate + 1) * ((size - 1) / 2)
         low, high = 0.0, size - 1.0
@@ -138,9 +134,7 @@ def _bound(position: jax.Array) -> jax.Array:
 
 def _clip(position: jax.Array, low: float, high: float) -> jax.Array:
     # PyTorch's convention: no gradient at the bounds or beyond.
-    return jnp.where(
-        position <= low, low, jnp.where(position >= high, high, position)
-    )
+    return jnp.where(position <= low, low, jnp.where(position >= high, high, position))
 
 
 def _pad(position: jax.Array, size: int, padding: str, low: float, high: float) -> jax.Array:

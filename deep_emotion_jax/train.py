@@ -7,6 +7,7 @@ pytrees, so the program can be jitted, sharded or vmapped over models.
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from jax.sharding import PartitionSpec as P
 
 from deep_emotion_jax.augment import Augmentation, augment
 from deep_emotion_jax.data import batch_indices
@@ -118,9 +120,7 @@ def assemble(model: nnx.Module, params: Pytree, stats: Pytree) -> nnx.Module:
     return nnx.merge(graph, params_state, stats_state)
 
 
-def smoothed_cross_entropy(
-    logits: jax.Array, labels: jax.Array, smoothing: float
-) -> jax.Array:
+def smoothed_cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
     """Cross-entropy [N] of logits [N, K] against labels [N] with label smoothing."""
     targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
     return optax.softmax_cross_entropy(logits, targets)
@@ -135,15 +135,20 @@ def micro_batch_size(batch_size: int) -> int:
 
 
 def make_epoch(
-    model: nnx.Module, optimizer: optax.GradientTransformation, recipe: Recipe
+    model: nnx.Module,
+    optimizer: optax.GradientTransformation,
+    recipe: Recipe,
+    mesh: jax.sharding.Mesh,
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
     """The program of one epoch: (state, key, images uint8 [N, H, W, C], labels [N]) -> state, sums.
 
     The second result holds per-step arrays [steps]: `loss` (with the L2 term), `correct`, `count`.
     Give the same key for the same epoch and the result is the same, bit for bit, on one machine.
     """
-    micro = micro_batch_size(recipe.batch_size)
-    places = math.ceil(recipe.batch_size / micro) * micro
+    share = math.ceil(recipe.batch_size / mesh.size)
+    micro = micro_batch_size(share)
+    share = math.ceil(share / micro) * micro
+    places = share * mesh.size
 
     def micro_loss(params, stats, key, images, labels, weights):
         augment_key, dropout_key = jax.random.split(key)
@@ -158,26 +163,40 @@ def make_epoch(
     def l2(params):
         return recipe.fc_l2 * sum(jnp.sum(params[fc]["kernel"] ** 2) for fc in ("fc1", "fc2"))
 
-    def step(state: TrainState, batch):
-        key, images, labels, weights = batch
-        count = weights.sum()
+    @partial(
+        jax.shard_map,
+        mesh=mesh,
+        in_specs=(P(), P(), *[P("data")] * 4),
+        out_specs=P(),
+        check_vma=False,
+    )
+    def batch_grads(params, stats, keys, images, labels, weights):
+        """Sums over the batch; each device takes its share a micro-batch at a time."""
 
         def accumulate(carry, part):
             grads, stats, loss, correct = carry
             (part_loss, (stats, part_correct)), part_grads = jax.value_and_grad(
                 micro_loss, has_aux=True
-            )(state.params, stats, *part)
+            )(params, stats, *part)
             grads = jax.tree.map(jnp.add, grads, part_grads)
             return (grads, stats, loss + part_loss, correct + part_correct), None
 
-        zeros = jax.tree.map(jnp.zeros_like, state.params)
+        zeros = jax.tree.map(jnp.zeros_like, params)
         parts = jax.tree.map(
-            lambda leaf: leaf.reshape(places // micro, micro, *leaf.shape[1:]),
+            lambda leaf: leaf.reshape(share // micro, micro, *leaf.shape[1:]),
             (images, labels, weights),
         )
-        keys = jax.random.split(key, places // micro)
         (grads, stats, loss, correct), _ = jax.lax.scan(
-            accumulate, (zeros, state.stats, 0.0, 0.0), (keys, *parts)
+            accumulate, (zeros, stats, 0.0, 0.0), (keys, *parts)
+        )
+        return (*jax.lax.psum((grads, loss, correct), "data"), jax.lax.pmean(stats, "data"))
+
+    def step(state: TrainState, batch):
+        key, images, labels, weights = batch
+        count = weights.sum()
+        keys = jax.random.split(key, places // micro)
+        grads, loss, correct, stats = batch_grads(
+            state.params, state.stats, keys, images, labels, weights
         )
         penalty, penalty_grads = jax.value_and_grad(l2)(state.params)
         grads = jax.tree.map(lambda g, p: g / count + p, grads, penalty_grads)
@@ -224,7 +243,7 @@ def make_logits(model: nnx.Module) -> Callable[[Pytree, Pytree, jax.Array], jax.
     return logits
 
 
-def finite(metrics: dict[str, np.ndarray]) -> int | None:
-    """The first step whose loss is not finite, or None."""
-    bad = np.flatnonzero(~np.isfinite(np.asarray(metrics["loss"])))
+def first_bad_step(loss: np.ndarray) -> int | None:
+    """The first of an epoch's steps whose loss is not finite, or None."""
+    bad = np.flatnonzero(~np.isfinite(loss))
     return int(bad[0]) if bad.size else None

@@ -1,0 +1,1 @@
+"""Generated faces that need no download."""

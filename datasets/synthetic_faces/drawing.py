@@ -163,7 +163,7 @@ def _cheek(canvas: _Canvas, person: Person, side: int, au: _ActionUnits) -> None
     x, y = part.x, part.y
     part.shade(0.22 * _blob(x - person.eye_x + 0.04, y - person.eye_y + 0.02, 0.42, 0.3))
     lift = (au[6] + au[12]) / 2
-    part.shade(-(0.08 + 0.14 * lift) * _blob(x - 0.55, y - 0.32 + 0.12 * lift, 0.34, 0.26))
+    part.shade(-(0.08 + 0.18 * lift) * _blob(x - 0.55, y - 0.32 + 0.12 * lift, 0.34, 0.26))
 
 
 def _eye(canvas: _Canvas, person: Person, scene: Scene, side: int, au: _ActionUnits) -> None:
@@ -243,11 +243,11 @@ def _nose(canvas: _Canvas, person: Person, au: _ActionUnits) -> None:
 def _mouth(
     canvas: _Canvas, person: Person, halves: Mapping[int, _ActionUnits], au: _ActionUnits
 ) -> None:
-    part = canvas.crop(-0.85, 0.85, 0.15, 1.5)
+    part = canvas.crop(-0.9, 0.9, 0.15, 1.7)
 
     def corner(au: _ActionUnits) -> tuple[np.ndarray, np.ndarray]:
         reach = 1 + 0.3 * au[12] + 0.36 * au[20] - 0.25 * au[23] - 0.14 * au[26] - 0.1 * au[17]
-        drop = person.mouth_curve - 0.2 * au[12] + 0.19 * au[15] + 0.06 * au[20] + 0.1 * au[26]
+        drop = person.mouth_curve - 0.26 * au[12] + 0.2 * au[15] + 0.06 * au[20] + 0.1 * au[26]
         return person.mouth_width * reach, drop
 
     (left_reach, left_drop), (right_reach, right_drop) = corner(halves[-1]), corner(halves[1])
@@ -267,8 +267,8 @@ def _mouth(
     lips = part.inside(np.minimum(y - top + upper_lip, bottom + lower_lip - y)) * within
     x = part.x
     if person.beard > 0:  # It leaves the lips free.
-        hairy = _blob(x, part.y - person.mouth_y - lower - 0.12, 0.62, 0.62)
-        hairy = np.minimum(1, 1.4 * (hairy + _blob(x, part.y - person.mouth_y + 0.12, 0.4, 0.1)))
+        hairy = _blob(x, part.y - person.mouth_y - lower - 0.2, 0.85, 0.7)
+        hairy = np.minimum(1, 2 * (hairy + _blob(x, part.y - person.mouth_y + 0.12, 0.4, 0.1)))
         part.shade(person.beard * hairy * (1 - lips))
     part.paint(0.9 * lips, person.lip_tone)
     opening = part.inside(np.minimum(y - top, bottom - y)) * within * np.minimum(1, 20 * gap)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from datasets.synthetic_faces.drawing import draw
+from datasets.synthetic_faces.drawing import SIZE, draw
 from datasets.synthetic_faces.scene import random_person, random_scene
 
 LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
@@ -120,7 +120,7 @@ def random_intensities(rng: np.random.Generator, expression: str) -> np.ndarray:
 
 def _photograph(rng: np.random.Generator, tone: np.ndarray) -> np.ndarray:
     """Gain, gamma, blur and noise."""
-    gain, gamma, blur, noise = rng.uniform((0.75, 0.75, 0, 0), (1.15, 1.3, 0.18, 0.045))
+    gain, gamma, blur, noise = rng.uniform((0.75, 0.75, 0, 0), (1.05, 1.3, 0.15, 0.03))
     tone = np.clip(gain * tone, 0, 1) ** gamma
     for _ in range(2):  # Down the columns, then, transposed, along the rows.
         padded = np.pad(tone, ((1, 1), (0, 0)), mode="edge")

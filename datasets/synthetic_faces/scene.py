@@ -114,12 +114,12 @@ def random_scene(rng: np.random.Generator) -> Scene:
         return float(rng.uniform(low, high))
 
     return Scene(
-        roll=between(-0.4, 0.4),
-        yaw=between(-0.45, 0.45),
-        pitch=between(-0.2, 0.2),
-        scale=between(15, 21),
-        shift_x=between(-3, 3),
-        shift_y=between(-3, 3),
+        roll=between(-0.25, 0.25),
+        yaw=between(-0.3, 0.3),
+        pitch=between(-0.15, 0.15),
+        scale=between(17.5, 21.5),
+        shift_x=between(-2, 2),
+        shift_y=between(-2, 2),
         light_x=between(-0.45, 0.45),
         light_y=between(-0.3, 0.3),
         gaze_x=between(-0.06, 0.06),

@@ -1,0 +1,1 @@
+"""One short file per experiment over the shared default."""

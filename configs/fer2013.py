@@ -1,0 +1,19 @@
+"""The paper's network on FER-2013, our best recipe so far.
+
+python main.py --config configs/fer2013.py --config.manual_dir=PATH --workdir runs/fer2013
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config() -> ConfigDict:
+    """Flips and small shifts, label smoothing, cosine decay, averaged weights."""
+    config = default.get_config()
+    config.dataset = "fer2013"
+    config.num_epochs = 60
+    config.recipe.learning_rate = 4e-3
+    config.augmentation.shift = 0.06
+    config.model.dropout = 0.1
+    return config

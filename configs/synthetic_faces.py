@@ -1,0 +1,15 @@
+"""The paper's network on generated faces: the default, needs no download.
+
+python main.py --workdir runs/synthetic_faces
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config() -> ConfigDict:
+    """The default config as it stands, with a length that suits 10,000 easy faces."""
+    config = default.get_config()
+    config.num_epochs = 25
+    return config

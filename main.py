@@ -1,0 +1,92 @@
+"""Trains, validates and reports Deep-Emotion.
+
+    python main.py --workdir runs/first                      # generated faces, no download
+    python main.py --config configs/fer2013.py --config.manual_dir=PATH --workdir runs/fer2013
+
+Everything goes to --workdir; the same command goes on where a cut training stopped.
+"""
+
+import importlib
+import os
+import sys
+from pathlib import Path
+
+# Two CPU devices on two cores train faster than one device with two threads, and the number must
+# be set before JAX starts. A GPU or TPU is not affected.
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(os.cpu_count() or 1))
+
+import jax
+from absl import app, flags, logging
+from flax import nnx
+from ml_collections import ConfigDict, config_flags
+
+from datasets.common import prepare
+from deep_emotion_jax.augment import Augmentation
+from deep_emotion_jax.data import Split, load_split
+from deep_emotion_jax.errors import UserError
+from deep_emotion_jax.fit import fit
+from deep_emotion_jax.model import DeepEmotion
+from deep_emotion_jax.results import claim_workdir, write_results
+from deep_emotion_jax.train import Recipe
+
+CONFIG = config_flags.DEFINE_config_file("config", "configs/synthetic_faces.py", "The experiment.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Receives everything; default runs/<config name>.")
+
+
+def load_dataset(config: ConfigDict) -> tuple[dict[str, Split], list[str]]:
+    """Prepares the dataset where that is still to be done, and reads its splits and class names."""
+    try:
+        module = importlib.import_module(
+            f"datasets.{config.dataset}.{config.dataset}_dataset_builder"
+        )
+    except ModuleNotFoundError as error:
+        known = sorted(path.parent.name for path in Path("datasets").glob("*/*_builder.py"))
+        raise UserError(f"config.dataset={config.dataset!r} is none of {known}") from error
+    builder = module.Builder(data_dir=config.data_dir, config=config.dataset_config or None)
+    prepare(builder, manual_dir=config.manual_dir or None)
+    splits = {name: load_split(builder.as_data_source(split=name)) for name in builder.info.splits}
+    return splits, builder.info.features["label"].names
+
+
+def make_recipe(config: ConfigDict) -> Recipe:
+    """The recipe a config describes."""
+    return Recipe(
+        num_epochs=config.num_epochs,
+        augmentation=Augmentation(**config.augmentation),
+        **config.recipe,
+    )
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Trains on a config and writes everything to a folder."""
+    print(f"{len(jax.devices())} x {jax.devices()[0].device_kind}; results go to {workdir}")
+    splits, class_names = load_dataset(config)
+    claim_workdir(workdir, config, splits)
+    model = DeepEmotion(len(class_names), **config.model, rngs=nnx.Rngs(config.seed))
+    state, records = fit(
+        model,
+        make_recipe(config),
+        splits["train"],
+        splits["validation"],
+        seed=config.seed,
+        workdir=workdir,
+    )
+    write_results(model, state, records, splits, class_names, config, workdir)
+
+
+def main(argv: list[str]) -> None:
+    """Runs the experiment of the flags."""
+    if len(argv) > 1:
+        raise UserError(
+            f"unexpected argument {argv[1]!r}; settings are given as --config.NAME=VALUE"
+        )
+    logging.set_verbosity(logging.WARNING)
+    name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    run(CONFIG.value, Path(WORKDIR.value or f"runs/{name}"))
+
+
+if __name__ == "__main__":
+    try:
+        app.run(main)
+    except UserError as error:
+        sys.exit(f"error: {error}")
