@@ -1,0 +1,95 @@
+"""The blocked convolution stage against the plain one: the same numbers and gradients."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.signal import correlate
+
+from deep_emotion_jax import conv
+from deep_emotion_jax.conv import ConvLayer
+
+STAGES = {  # every stage of every model: image side, channels, kernel, pool, padding
+    "features 1": (48, (1, 10, 10), 3, 2, "VALID"),
+    "features 2": (22, (10, 10, 10), 3, 2, "VALID"),
+    "localization 1": (48, (1, 8), 3, 4, "SAME"),
+    "localization 2": (12, (8, 10), 3, 4, "SAME"),
+    "port 1": (48, (1, 8), 7, 2, "VALID"),
+    "wide": (22, (20, 20, 20), 3, 2, "VALID"),
+    "same 5x5": (12, (2, 3), 5, 2, "SAME"),
+}
+
+
+def stage_inputs(name):
+    side, channels, size, pool, padding = STAGES[name]
+    keys = jax.random.split(jax.random.key(len(name)), 2 * len(channels))
+    x = jax.random.normal(keys[0], (3, side, side, channels[0]))
+    weights = [
+        (
+            0.3 * jax.random.normal(keys[2 * i + 1], (size, size, c_in, c_out)),
+            jax.random.normal(keys[2 * i + 2], (c_out,)),
+        )
+        for i, (c_in, c_out) in enumerate(zip(channels[:-1], channels[1:], strict=True))
+    ]
+    return x, weights, pool, padding
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_blocked_equals_plain_in_values_and_gradients(name):
+    x, weights, pool, padding = stage_inputs(name)
+    # In float64, so that only a wrong formula can show.
+    with jax.enable_x64(True):
+        x, weights = jax.tree.map(
+            lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float64), (x, weights)
+        )
+
+        def total(x, weights, stage):
+            out = stage(x, [ConvLayer(*w) for w in weights], pool, padding)
+            return jnp.sum(jnp.sin(out)), out
+
+        plain, blocked = (
+            jax.value_and_grad(partial(total, stage=stage), argnums=(0, 1), has_aux=True)(
+                x, weights
+            )
+            for stage in (conv._plain_stage, conv._blocked_stage)
+        )
+    for b, p in zip(jax.tree.leaves(blocked), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_allclose(b, p, rtol=1e-9, atol=1e-9)
+
+
+def test_normalisation_sees_each_channel_in_both_forms():
+    x, weights, pool, padding = stage_inputs("features 1")
+
+    def norm(y):
+        assert y.ndim == 3
+        assert y.shape[1] == 10
+        return (y - y.mean((0, 2), keepdims=True)) / y.std((0, 2), keepdims=True)
+
+    layers = [ConvLayer(*w, norm) for w in weights]
+    plain = conv._plain_stage(x, layers, pool, padding)
+    blocked = conv._blocked_stage(x, layers, pool, padding)
+    np.testing.assert_allclose(blocked, plain, rtol=1e-4, atol=1e-4)
+
+
+def test_plain_stage_is_correlation_then_max_then_relu():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(1, 6, 6, 2)).astype(np.float32)
+    kernel = rng.normal(size=(3, 3, 2, 3)).astype(np.float32)
+    bias = rng.normal(size=3).astype(np.float32)
+    out = conv._plain_stage(jnp.asarray(x), [ConvLayer(kernel, bias)], 2, "VALID")
+    full = np.stack(
+        [correlate(x[0], kernel[..., c], mode="valid")[..., 0] + bias[c] for c in range(3)], -1
+    )
+    expected = np.maximum(full.reshape(2, 2, 2, 2, 3).max((1, 3)), 0)
+    np.testing.assert_allclose(out[0], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("side", "pool"), [(21, 2), (16, 3)])
+def test_shapes_that_blocks_do_not_tile_take_the_plain_form(side, pool):
+    x = jax.random.normal(jax.random.key(0), (2, side, side, 4))
+    layers = [ConvLayer(jnp.ones((3, 3, 4, 5)), jnp.zeros(5))]
+    out = conv.conv_stage(x, layers, pool, "VALID")
+    np.testing.assert_array_equal(out, conv._plain_stage(x, layers, pool, "VALID"))
+    assert out.shape == (2, (side - 2) // pool, (side - 2) // pool, 5)
