@@ -61,8 +61,11 @@ def run(config: ConfigDict, workdir: Path) -> None:
     """Trains on a config and writes everything to a folder."""
     print(f"{len(jax.devices())} x {jax.devices()[0].device_kind}; results go to {workdir}")
     splits, class_names = load_dataset(config)
+    try:
+        model = DeepEmotion(len(class_names), **config.model, rngs=nnx.Rngs(config.seed))
+    except ValueError as error:
+        raise UserError(f"config.model: {error}") from error
     claim_workdir(workdir, config, splits)
-    model = DeepEmotion(len(class_names), **config.model, rngs=nnx.Rngs(config.seed))
     state, records = fit(
         model,
         make_recipe(config),
@@ -70,16 +73,33 @@ def run(config: ConfigDict, workdir: Path) -> None:
         splits["validation"],
         seed=config.seed,
         workdir=workdir,
+        seconds_between_checkpoints=config.seconds_between_checkpoints,
     )
     write_results(model, state, records, splits, class_names, config, workdir)
 
 
+def parse_flags(argv: list[str]) -> list[str]:
+    """Reads the command line.
+
+    Raises:
+      UserError: for a setting or a config file that does not exist, or a value of another type.
+    """
+    try:
+        rest = app.parse_flags_with_usage(argv)
+        _ = CONFIG.value
+    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        lines = " ".join(str(error).split())
+        raise UserError(f"--config: {lines}; configs/default.py lists all settings") from error
+    if len(rest) > 1:
+        raise UserError(
+            f"unexpected argument {rest[1]!r}: settings are given as --config.NAME=VALUE"
+        )
+    return rest
+
+
 def main(argv: list[str]) -> None:
     """Runs the experiment of the flags."""
-    if len(argv) > 1:
-        raise UserError(
-            f"unexpected argument {argv[1]!r}; settings are given as --config.NAME=VALUE"
-        )
+    del argv
     logging.set_verbosity(logging.WARNING)
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     run(CONFIG.value, Path(WORKDIR.value or f"runs/{name}"))
@@ -87,6 +107,6 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     try:
-        app.run(main)
+        app.run(main, flags_parser=parse_flags)
     except UserError as error:
         sys.exit(f"error: {error}")

@@ -31,6 +31,7 @@ def get_config() -> ConfigDict:
     config.recipe.label_smoothing = 0.0
     config.recipe.ema_decay = 0.999
     config.num_epochs = 60
+    config.seconds_between_checkpoints = 15.0
 
     config.augmentation = ConfigDict()  # deep_emotion_jax.augment.Augmentation
     config.augmentation.flip = True

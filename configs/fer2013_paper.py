@@ -1,11 +1,11 @@
-"""The paper's recipe on FER-2013, read as literally as it can be.
+r"""The paper's recipe on FER-2013, read as literally as it can be.
 
 From the paper, as commonly quoted: Adam, learning rate 0.005 throughout, 500 epochs, Gaussian
 weights with standard deviation 0.05, cross-entropy + lambda * ||w||^2 of the two fully connected
 layers, augmentation unspecified. Open, and chosen here: lambda = 0.001 (the quoted weight decay),
 batch 128, dropout 0.5, mirroring as the only augmentation.
 
-    python main.py --config configs/fer2013_paper.py --config.manual_dir=PATH \\
+    python main.py --config configs/fer2013_paper.py --config.manual_dir=PATH \
         --workdir runs/fer2013_paper
 """
 

@@ -37,7 +37,9 @@ def augment(key: jax.Array, images: jax.Array, settings: Augmentation) -> jax.Ar
     theta_key, contrast_key, erase_key = jax.random.split(key, 3)
     if settings.shift or settings.rotate or settings.scale:
         theta = random_theta(theta_key, len(images), settings)
-        images = grid_sample(images, affine_grid(theta, images.shape[1:3]), padding="border")
+        images = grid_sample(
+            images, affine_grid(theta, (images.shape[1], images.shape[2])), padding="border"
+        )
     elif settings.flip:
         mirrored = jax.random.bernoulli(theta_key, shape=(len(images), 1, 1, 1))
         images = jnp.where(mirrored, images[:, :, ::-1], images)

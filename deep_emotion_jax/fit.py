@@ -28,8 +28,6 @@ from deep_emotion_jax.train import (
     steps_per_epoch,
 )
 
-SECONDS_BETWEEN_CHECKPOINTS = 15
-
 
 class RunState(NamedTuple):
     """What a checkpoint holds: training's state, and the best weights so far on validation.
@@ -52,6 +50,7 @@ def fit(
     *,
     seed: int,
     workdir: Path,
+    seconds_between_checkpoints: float,
 ) -> tuple[RunState, list[dict[str, Any]]]:
     """Trains a model, or goes on with the training that `workdir` holds.
 
@@ -65,6 +64,7 @@ def fit(
       validation: split that chooses the best epoch. No test data comes here.
       seed: root of the keys of shuffling, augmentation and dropout.
       workdir: an existing folder.
+      seconds_between_checkpoints: at least so long from one to the next; the last epoch has one.
 
     Returns:
       The final state and the metrics of every epoch.
@@ -142,7 +142,7 @@ def fit(
                 records.append(record)
                 _show_progress(records, recipe.num_epochs, len(train.labels), state)
                 last = epoch == recipe.num_epochs
-                if last or time.monotonic() - saved_at > SECONDS_BETWEEN_CHECKPOINTS:
+                if last or time.monotonic() - saved_at > seconds_between_checkpoints:
                     checkpoints.save(epoch, state)
                     saved, saved_at = epoch, time.monotonic()
     return state, records

@@ -1,5 +1,10 @@
 """The Deep-Emotion network (Minaee & Abdolrashidi, arXiv 1902.01019) as Flax NNX modules."""
 
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise, zip_longest
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -12,7 +17,9 @@ IMAGE_SIZE = 48
 
 ATTENTION = ("features", "image", "none")
 LOCALIZATION = ("figure", "port")
-INITIALIZERS = {
+Initializer = Callable[..., jax.Array]
+
+INITIALIZERS: dict[str, Initializer] = {
     "he": nnx.initializers.he_normal(),
     "gaussian": nnx.initializers.normal(0.05),  # paper, "Gaussian with std 0.05", as quoted
 }
@@ -40,26 +47,28 @@ class ConvStage(nnx.Module):
         pool: int = 2,
         padding: str = "VALID",
         batch_norm: bool = False,
-        kernel_init: nnx.Initializer,
+        kernel_init: Initializer,
         rngs: nnx.Rngs,
     ):
         self.pool = pool
         self.padding = padding
         self.convs = nnx.List(
             nnx.Conv(c_in, c_out, (kernel_size, kernel_size), kernel_init=kernel_init, rngs=rngs)
-            for c_in, c_out in zip(channels[:-1], channels[1:], strict=True)
+            for c_in, c_out in pairwise(channels)
         )
         self.norms = nnx.List(
             nnx.BatchNorm(c, axis=1, rngs=rngs) for c in channels[1:] if batch_norm
         )
 
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        norms = [
-            lambda y, norm=norm: norm(y, use_running_average=not train) for norm in self.norms
-        ] or [None] * len(self.convs)
+        """Maps [N, H, W, C] to [N, H', W', C_out], non-negative."""
         layers = [
-            ConvLayer(conv.kernel[...], conv.bias[...], norm)
-            for conv, norm in zip(self.convs, norms, strict=True)
+            ConvLayer(
+                jnp.asarray(conv.kernel),
+                jnp.asarray(conv.bias),
+                norm and partial(norm, use_running_average=not train),
+            )
+            for conv, norm in zip_longest(self.convs, self.norms)
         ]
         return conv_stage(x, layers, self.pool, self.padding)
 
@@ -67,8 +76,8 @@ class ConvStage(nnx.Module):
 class LocalizationNetwork(nnx.Module):
     """Looks at the face and says where to attend: an affine map theta.
 
-    "figure" is the paper's drawing: conv 8, max-pool, ReLU, conv 10, max-pool, ReLU, FC 90-32, ReLU,
-    linear to theta. The paper does not say how 48 x 48 becomes 90 = 3 x 3 x 10; SAME 3x3
+    "figure" is the paper's drawing: conv 8, max-pool, ReLU, conv 10, max-pool, ReLU, FC 90-32,
+    ReLU, linear to theta. The paper does not say how 48 x 48 becomes 90 = 3 x 3 x 10; SAME 3x3
     convolutions with 4x4 pools give exactly 48-12-3. "port" is the widely used PyTorch port: VALID
     7x7 and 5x5 kernels with 2x2 pools, FC 640-32.
 
@@ -81,23 +90,23 @@ class LocalizationNetwork(nnx.Module):
         *,
         width: float = 1.0,
         batch_norm: bool = False,
-        kernel_init: nnx.Initializer = INITIALIZERS["he"],
+        kernel_init: Initializer = INITIALIZERS["he"],
         rngs: nnx.Rngs,
     ):
         if variant not in LOCALIZATION:
             raise ValueError(f"localization must be one of {LOCALIZATION}, got {variant!r}")
         first, second, hidden = (round(n * width) for n in (8, 10, 32))
-        shared = {"batch_norm": batch_norm, "kernel_init": kernel_init, "rngs": rngs}
+        stage = partial(ConvStage, batch_norm=batch_norm, kernel_init=kernel_init, rngs=rngs)
         if variant == "figure":
             stages = [
-                ConvStage((1, first), pool=4, padding="SAME", **shared),
-                ConvStage((first, second), pool=4, padding="SAME", **shared),
+                stage((1, first), pool=4, padding="SAME"),
+                stage((first, second), pool=4, padding="SAME"),
             ]
             side = 3
         else:
             stages = [
-                ConvStage((1, first), kernel_size=7, **shared),
-                ConvStage((first, second), kernel_size=5, **shared),
+                stage((1, first), kernel_size=7),
+                stage((first, second), kernel_size=5),
             ]
             side = 8
         self.stages = nnx.List(stages)
@@ -159,7 +168,11 @@ class DeepEmotion(nnx.Module):
             raise ValueError(f"init must be one of {tuple(INITIALIZERS)}, got {init!r}")
         kernel_init = INITIALIZERS[init]
         channels, hidden = round(10 * width), round(50 * width)
-        shared = {"batch_norm": batch_norm, "kernel_init": kernel_init, "rngs": rngs}
+        shared: dict[str, Any] = {
+            "batch_norm": batch_norm,
+            "kernel_init": kernel_init,
+            "rngs": rngs,
+        }
         self.attention = attention
         self.stages = nnx.List(
             [
@@ -193,15 +206,14 @@ class DeepEmotion(nnx.Module):
         """
         if images.ndim != 4 or images.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE, 1):
             raise ValueError(f"images must be [N, 48, 48, 1], got {list(images.shape)}")
-        x = standardize(images)
-        theta = None if self.localization is None else self.localization(x, train=train)
+        x = face = standardize(images)
         if self.attention == "image":
-            x = _attend(x, theta)
+            x = self._attend(x, face, train)
         for stage in self.stages:
             x = stage(x, train=train)
         x = self.dropout(x, deterministic=not train, rngs=dropout_key)
         if self.attention == "features":
-            x = _attend(x, theta)
+            x = self._attend(x, face, train)
         x = jax.nn.relu(self.fc1(x.reshape(len(x), -1)))
         return self.fc2(x)
 
@@ -215,9 +227,11 @@ class DeepEmotion(nnx.Module):
             raise ValueError("this model has attention='none': it predicts no theta")
         return self.localization(standardize(images))
 
-
-def _attend(x: jax.Array, theta: jax.Array) -> jax.Array:
-    return grid_sample(x, affine_grid(theta, x.shape[1:3]))
+    def _attend(self, x: jax.Array, face: jax.Array, train: bool) -> jax.Array:
+        """Samples x where the localization network, looking at the standardised face, says."""
+        assert self.localization is not None
+        theta = self.localization(face, train=train)
+        return grid_sample(x, affine_grid(theta, (x.shape[1], x.shape[2])))
 
 
 def count_parameters(model: nnx.Module) -> int:

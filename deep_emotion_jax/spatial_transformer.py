@@ -105,31 +105,27 @@ def _taps(coordinate: jax.Array, size: int, method: str, padding: str, align_cor
     else:
         position = coordinate * (size / 2) + (size - 1) / 2
         low, high = -0.5, size - 0.5
+    # Float32 has no fraction beyond 2**23; without the bound huge values overflow int32.
+    position = _clip(position, -(2.0**23), 2.0**23)
     # Bicubic pads each tap (below); the others pad the point itself, as PyTorch does.
     if method != "bicubic":
         position = _pad(position, size, padding, low, high)
-    # Beyond these bounds all taps lie outside anyway; without them huge values overflow int32.
-    position = _clip(position, -4.0, size + 3.0) if padding == "zeros" else _bound(position)
     if method == "nearest":
         index = jnp.round(jax.lax.stop_gradient(position))[..., None]
         weight = jnp.ones_like(index)
     else:
         floor = jnp.floor(jax.lax.stop_gradient(position))
         t = (position - floor)[..., None]
-        offsets = jnp.arange(2.0) if method == "bilinear" else jnp.arange(-1.0, 3.0)
-        index = floor[..., None] + offsets.astype(floor.dtype)
-        distance = jnp.abs(t - offsets.astype(t.dtype))
-        weight = jnp.maximum(0, 1 - distance) if method == "bilinear" else _keys(distance)
+        offsets = jnp.arange(2) if method == "bilinear" else jnp.arange(-1, 3)
+        index = floor[..., None] + offsets
+        # Bilinear is written without |t - offset|, whose derivative JAX takes as 0 at whole
+        # pixels, where the identity puts every point; PyTorch takes the right-hand one.
+        weight = jnp.concatenate([1 - t, t], -1) if method == "bilinear" else _keys(t - offsets)
     if method == "bicubic" and padding != "zeros":
         index = jnp.round(_pad(index, size, padding, low, high))
     inside = (index >= 0) & (index <= size - 1)
     index = jnp.clip(index, 0, size - 1).astype(jnp.int32)
     return index, jnp.where(inside, weight, 0)
-
-
-def _bound(position: jax.Array) -> jax.Array:
-    # Float32 has no fraction beyond 2**23: a point there is a whole pixel, however far away.
-    return _clip(position, -(2.0**23), 2.0**23)
 
 
 def _clip(position: jax.Array, low: float, high: float) -> jax.Array:
@@ -151,9 +147,9 @@ def _pad(position: jax.Array, size: int, padding: str, low: float, high: float) 
     return _clip(position, 0.0, size - 1.0)
 
 
-def _keys(distance: jax.Array) -> jax.Array:
+def _keys(offset: jax.Array) -> jax.Array:
     """Cubic convolution kernel (Keys 1981) with a = -0.75, PyTorch's choice."""
-    a, d = -0.75, distance
+    a, d = -0.75, jnp.abs(offset)
     near = ((a + 2) * d - (a + 3)) * d * d + 1
     far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
     return jnp.where(d <= 1, near, jnp.where(d < 2, far, 0))
@@ -161,7 +157,7 @@ def _keys(distance: jax.Array) -> jax.Array:
 
 def _gather(image: jax.Array, x: Taps, y: Taps) -> jax.Array:
     rows = jnp.arange(len(image))[:, None, None]
-    out = 0.0
+    out = jnp.zeros((), x[1].dtype)
     for i in range(y[0].shape[-1]):
         for j in range(x[0].shape[-1]):
             weight = (y[1][..., i] * x[1][..., j])[..., None]
@@ -184,7 +180,4 @@ def _dense(image: jax.Array, x: Taps, y: Taps) -> jax.Array:
 def _rows(taps: Taps, size: int) -> jax.Array:
     """Weights of all pixels of an axis, [N, H', W', size]: hat functions in the bilinear case."""
     index, weight = taps
-    return sum(
-        weight[..., i, None] * (index[..., i, None] == jnp.arange(size))
-        for i in range(index.shape[-1])
-    )
+    return (weight[..., None] * (index[..., None] == jnp.arange(size))).sum(-2)

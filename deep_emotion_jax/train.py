@@ -166,7 +166,7 @@ def make_epoch(
     @partial(
         jax.shard_map,
         mesh=mesh,
-        in_specs=(P(), P(), *[P("data")] * 4),
+        in_specs=(P(), P(), P("data"), P("data"), P("data"), P("data")),
         out_specs=P(),
         check_vma=False,
     )

@@ -114,7 +114,7 @@ def _range(filled: np.ndarray) -> slice:
     return slice(max(0, (where[0] - 1) * _STRIDE), (where[-1] + 1) * _STRIDE) if where else slice(0)
 
 
-def _blob(x: np.ndarray, y: np.ndarray, width: float, height: float) -> np.ndarray:
+def _blob(x: np.ndarray, y: np.ndarray, width: float, height: float | np.ndarray) -> np.ndarray:
     """A soft patch around the origin of (x, y): 1 in its middle, 0 from its rim on."""
     x, y = x / width, y / height
     soft = np.maximum(0, 1 - x * x - y * y)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from datasets.synthetic_faces.drawing import SIZE, draw
+from datasets.synthetic_faces.drawing import draw
 from datasets.synthetic_faces.scene import random_person, random_scene
 
 LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")

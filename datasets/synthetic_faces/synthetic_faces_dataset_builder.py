@@ -9,6 +9,7 @@ from tqdm.auto import tqdm
 
 from datasets import common
 from datasets.synthetic_faces import face
+from datasets.synthetic_faces.drawing import SIZE
 
 _SEED = 0
 
@@ -27,7 +28,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     SUBJECTS: ClassVar[dict[str, int]] = {"train": 300, "validation": 40, "test": 40}
 
     def _info(self) -> tfds.core.DatasetInfo:
-        image = tfds.features.Image(shape=(face.SIZE, face.SIZE, 1))
+        image = tfds.features.Image(shape=(SIZE, SIZE, 1))
         return self.dataset_info_from_configs(
             features=tfds.features.FeaturesDict(
                 {

@@ -140,17 +140,10 @@ def test_evidence_mask_is_where_the_picture_changes(examples, monkeypatch):
 def test_each_action_unit_moves_its_own_part_of_the_face(number):
     # A face from the front: eyes in row 20, nostrils in row 29, mouth in row 36 or so.
     rng = np.random.default_rng(2)
-    frontal = dict(
-        roll=0,
-        yaw=0,
-        pitch=0,
-        scale=19,
-        shift_x=0,
-        shift_y=0,
-        light_x=0,
-        light_y=0,
-        occluder="none",
+    straight = dict.fromkeys(
+        ("roll", "yaw", "pitch", "shift_x", "shift_y", "light_x", "light_y"), 0
     )
+    frontal = {**straight, "scale": 19, "occluder": "none"}
     person = random_person(rng)
     scene = dataclasses.replace(random_scene(rng), **frontal)
     halves = np.zeros((3, 15, 2), np.float32)
