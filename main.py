@@ -43,7 +43,7 @@ def load_dataset(config: ConfigDict) -> tuple[dict[str, Split], list[str]]:
         known = sorted(path.parent.name for path in Path("datasets").glob("*/*_builder.py"))
         raise UserError(f"config.dataset={config.dataset!r} is none of {known}") from error
     builder = module.Builder(data_dir=config.data_dir, config=config.dataset_config or None)
-    prepare(builder, manual_dir=config.manual_dir or None)
+    prepare(builder, Path(config.manual_dir).expanduser() if config.manual_dir else None)
     splits = {name: load_split(builder.as_data_source(split=name)) for name in builder.info.splits}
     return splits, builder.info.features["label"].names
 

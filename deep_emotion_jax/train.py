@@ -114,10 +114,10 @@ def init_state(model: nnx.Module, optimizer: optax.GradientTransformation) -> Tr
 
 def assemble(model: nnx.Module, params: Pytree, stats: Pytree) -> nnx.Module:
     """A model of the same structure with these weights and statistics."""
-    graph, params_state, stats_state = nnx.split(model, nnx.Param, ...)
+    params_state, stats_state = nnx.state(model, nnx.Param, nnx.Not(nnx.Param))
     nnx.replace_by_pure_dict(params_state, params)
     nnx.replace_by_pure_dict(stats_state, stats)
-    return nnx.merge(graph, params_state, stats_state)
+    return nnx.merge(nnx.graphdef(model), params_state, stats_state)
 
 
 def smoothed_cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
