@@ -29,7 +29,8 @@ from deep_emotion_jax.model import DeepEmotion
 from deep_emotion_jax.results import claim_workdir, write_results
 from deep_emotion_jax.train import Recipe
 
-CONFIG = config_flags.DEFINE_config_file("config", "configs/synthetic_faces.py", "The experiment.")
+DEFAULT_CONFIG = "configs/synthetic_faces.py"
+CONFIG = config_flags.DEFINE_config_file("config", None, f"The experiment; {DEFAULT_CONFIG}.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Receives everything; default runs/<config name>.")
 
 
@@ -84,9 +85,12 @@ def parse_flags(argv: list[str]) -> list[str]:
     Raises:
       UserError: for a setting or a config file that does not exist, or a value of another type.
     """
+    if not any(argument.lstrip("-").split("=")[0] == "config" for argument in argv[1:]):
+        # Not as the flag's default: that would be read before errors can be caught.
+        argv = [argv[0], f"--config={DEFAULT_CONFIG}", *argv[1:]]
     try:
         rest = app.parse_flags_with_usage(argv)
-        _ = CONFIG.value
+        _ = CONFIG.value.seed  # a config that could not be read says so only here
     except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         lines = " ".join(str(error).split())
         raise UserError(f"--config: {lines}; configs/default.py lists all settings") from error

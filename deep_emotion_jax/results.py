@@ -20,7 +20,7 @@ from deep_emotion_jax.fit import RunState
 from deep_emotion_jax.model import count_parameters
 from deep_emotion_jax.train import make_logits
 
-REGION_FACES_PER_CLASS = 20
+REGION_FACES_PER_CLASS = 50
 
 
 def claim_workdir(workdir: Path, config: ConfigDict, splits: dict[str, Split]) -> None:
