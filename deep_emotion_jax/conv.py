@@ -9,6 +9,7 @@ into a contiguous one. `conv_stage` picks the form; both give the same numbers a
 """
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import jax
@@ -93,12 +94,32 @@ def _blocked_stage(x: jax.Array, layers: Sequence[ConvLayer], pool: int, padding
             x = norm(x.reshape(4, x.shape[0] // 4, -1)).reshape(x.shape)
         if i < len(layers) - 1:
             x = jax.nn.relu(x)
-    x = x.reshape(4, x.shape[0] // 4, *x.shape[1:]).max(0)
+    x = _max_relu(*x.reshape(4, x.shape[0] // 4, *x.shape[1:]))
     if pool > 2:
-        c, h, w, n = x.shape
-        rest = pool // 2
-        x = x.reshape(c, h // rest, rest, w // rest, rest, n).max((2, 4))
-    return jax.nn.relu(x).transpose(3, 1, 2, 0)
+        rest, pixels = pool // 2, range(pool // 2)
+        x = _max_relu(*(x[:, i::rest, j::rest] for i in pixels for j in pixels))
+    return x.transpose(3, 1, 2, 0)
+
+
+@jax.custom_jvp
+def _max_relu(*parts: jax.Array) -> jax.Array:
+    """ReLU of the maximum of arrays of one shape; the gradient goes to the first of equals.
+
+    JAX's own gradient of a maximum counts and divides among equals, which costs more here than
+    the convolutions do.
+    """
+    return jax.nn.relu(reduce(jnp.maximum, parts))
+
+
+@_max_relu.defjvp
+def _max_relu_jvp(
+    parts: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]
+) -> tuple[jax.Array, jax.Array]:
+    out = _max_relu(*parts)
+    tangent = jnp.zeros_like(out)
+    for part, part_tangent in reversed(list(zip(parts, tangents, strict=True))):
+        tangent = jnp.where(part == out, part_tangent, tangent)
+    return out, jnp.where(out > 0, tangent, 0)
 
 
 def _blocked_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
