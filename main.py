@@ -9,6 +9,7 @@ Everything goes to --workdir; the same command goes on where a cut training stop
 import importlib
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 # Two CPU devices on two cores train faster than one device with two threads, and the number must
@@ -24,8 +25,9 @@ from datasets.common import prepare
 from deep_emotion_jax.augment import Augmentation
 from deep_emotion_jax.data import Split, load_split
 from deep_emotion_jax.errors import UserError
-from deep_emotion_jax.fit import fit
+from deep_emotion_jax.fit import Run, fit
 from deep_emotion_jax.model import DeepEmotion
+from deep_emotion_jax.protocols import join, make_folds
 from deep_emotion_jax.results import claim_workdir, write_results
 from deep_emotion_jax.train import Recipe
 
@@ -58,25 +60,32 @@ def make_recipe(config: ConfigDict) -> Recipe:
     )
 
 
-def run(config: ConfigDict, workdir: Path) -> None:
-    """Trains on a config and writes everything to a folder."""
+def run(config: ConfigDict, workdir: Path, seeds: Sequence[int] | None = None) -> None:
+    """Trains the folds of the config's protocol, once for each seed, and reports to a folder."""
     print(f"{len(jax.devices())} x {jax.devices()[0].device_kind}; results go to {workdir}")
     splits, class_names = load_dataset(config)
+    runs = [
+        Run(fold, seed)
+        for seed in seeds or [config.seed]
+        for fold in make_folds(config.dataset, config.protocol, splits, seed)
+    ]
+    data = join(splits)
     try:
-        model = DeepEmotion(len(class_names), **config.model, rngs=nnx.Rngs(config.seed))
+        models = [
+            DeepEmotion(len(class_names), **config.model, rngs=nnx.Rngs(run.seed)) for run in runs
+        ]
     except ValueError as error:
         raise UserError(f"config.model: {error}") from error
-    claim_workdir(workdir, config, splits)
+    claim_workdir(workdir, config, data, runs)
     state, records = fit(
-        model,
+        models,
         make_recipe(config),
-        splits["train"],
-        splits["validation"],
-        seed=config.seed,
+        data,
+        runs,
         workdir=workdir,
         seconds_between_checkpoints=config.seconds_between_checkpoints,
     )
-    write_results(model, state, records, splits, class_names, config, workdir)
+    write_results(models, state, records, data, runs, class_names, config, workdir)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -101,12 +110,16 @@ def parse_flags(argv: list[str]) -> list[str]:
     return rest
 
 
+def config_name() -> str:
+    """Name of the config file that was given."""
+    return Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+
+
 def main(argv: list[str]) -> None:
     """Runs the experiment of the flags."""
     del argv
     logging.set_verbosity(logging.WARNING)
-    name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-    run(CONFIG.value, Path(WORKDIR.value or f"runs/{name}"))
+    run(CONFIG.value, Path(WORKDIR.value or f"runs/{config_name()}"))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ def get_config() -> ConfigDict:
     config.dataset_config = ""  # one of the builder's configs; empty: its first
     config.manual_dir = ""  # the raw data: a folder, or the downloaded file itself
     config.data_dir = "data"  # the prepared data
+    config.protocol = "official"  # or "paper", "subjects": see deep_emotion_jax.protocols
 
     config.model = ConfigDict()  # arguments of deep_emotion_jax.model.DeepEmotion
     config.model.attention = "features"

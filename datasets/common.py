@@ -1,4 +1,4 @@
-"""What the builders share: safe reading of raw files, checks, and preparation without TensorFlow.
+"""What the builders share: preparation without TensorFlow, checks, and the cut to 48 x 48.
 
 TFDS needs TensorFlow to encode arrays as images and to write TFRecord. A builder that yields
 encoded bytes (`encode_png`, or a source's own JPEG) and is prepared by `prepare` does neither.
@@ -10,13 +10,12 @@ encoded bytes (`encode_png`, or a source's own JPEG) and is prepared by `prepare
 
 import contextlib
 import io
+import math
 import os
 import struct
-import zipfile
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -25,8 +24,16 @@ from PIL import Image
 
 from deep_emotion_jax.errors import UserError
 
-MAX_FILE_BYTES = 1 << 20
+SIZE = 48
 MAX_PIXELS = 1 << 22
+
+
+class Square(NamedTuple):
+    """A part of an image, in pixels; (0, 0) is the top left corner of the top left pixel."""
+
+    left: float
+    top: float
+    side: float
 
 
 def prepare(
@@ -69,6 +76,23 @@ def prepare(
         ) from error
 
 
+def face_features(labels: Sequence[str]) -> tfds.features.FeaturesDict:
+    """The features of a dataset of people without official splits.
+
+    `key` names an example and never changes; `subject` is who is shown; `sequence` is common to
+    near-copies, and "" where the dataset does not tell them.
+    """
+    return tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(shape=(SIZE, SIZE, 1)),
+            "label": tfds.features.ClassLabel(names=labels),
+            "key": tfds.features.Text(),
+            "subject": tfds.features.Text(),
+            "sequence": tfds.features.Text(),
+        }
+    )
+
+
 def manual_path(dl_manager: tfds.download.DownloadManager, instructions: str) -> Path:
     """Returns the raw data's folder or file.
 
@@ -106,51 +130,18 @@ def check_counts(source: Path, found: Mapping[str, int], expected: Mapping[str, 
             )
 
 
-def read_files(
-    root: Path, suffixes: tuple[str, ...] = (".jpg", ".jpeg", ".png")
-) -> Iterator[tuple[Path, bytes]]:
-    """Yields the files below a folder or in a zip archive, in the order of their names.
-
-    Nothing is ever extracted to disk. Hidden files and macOS's `__MACOSX` twins are skipped.
-
-    Args:
-      root: a folder or a zip archive.
-      suffixes: endings to keep, in lower case.
-
-    Yields:
-      `root / member` and the content.
+def check_totals(source: Path, found: Mapping[str, int], expected: Mapping[str, int]) -> None:
+    """Checks counts of a dataset that has no splits of its own.
 
     Raises:
-      UserError: the archive is damaged or a file is larger than `MAX_FILE_BYTES`.
+      UserError: one of them is another than expected.
     """
-
-    def wanted(member: Path) -> bool:
-        hidden = any(part.startswith((".", "__MACOSX")) for part in member.parts)
-        return member.suffix.lower() in suffixes and not hidden
-
-    if root.is_dir():
-        for path in sorted(path for path in root.rglob("*") if wanted(path.relative_to(root))):
-            with path.open("rb") as image:
-                yield path, _read_small(image, path)
-        return
-    try:
-        with zipfile.ZipFile(root) as archive:
-            for name in sorted(name for name in archive.namelist() if wanted(Path(name))):
-                with archive.open(name) as member:
-                    yield root / name, _read_small(member, root / name)
-    # RuntimeError: encrypted, or (NotImplementedError) an unknown compression.
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{root} is not a whole zip archive ({error}); download it again."
-        ) from error
-
-
-def _read_small(file: IO[bytes], path: Path) -> bytes:
-    # Reading one byte past the limit tells, whatever size an archive claims for its member.
-    data = file.read(MAX_FILE_BYTES + 1)
-    if len(data) > MAX_FILE_BYTES:
-        raise UserError(f"{path} is larger than {MAX_FILE_BYTES} bytes: not one of these images.")
-    return data
+    for name, count in expected.items():
+        if found[name] != count:
+            raise UserError(
+                f"{source} holds {found[name]} {name}, not {count}; it is incomplete or altered: "
+                "download it again."
+            )
 
 
 def read_image(data: bytes, path: Path) -> np.ndarray:
@@ -180,6 +171,48 @@ def read_image(data: bytes, path: Path) -> np.ndarray:
     if image.mode not in ("L", "RGB", "RGBA"):
         raise UserError(f"{path} is neither 8-bit grey nor RGB (Pillow mode {image.mode}).")
     return np.asarray(image)
+
+
+def to_grey(image: np.ndarray, background: int = 128) -> np.ndarray:
+    """uint8 (H, W) of uint8 (H, W), (H, W, 3) or (H, W, 4); see `face_image`."""
+    picture = Image.fromarray(image)
+    if picture.mode == "RGBA":
+        grey = (background, background, background, 255)
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, grey), picture)
+    return np.asarray(picture.convert("L"))
+
+
+def face_image(
+    image: np.ndarray, square: Square | None = None, background: int = 128
+) -> np.ndarray:
+    """The one step from a picture to the network's input: grey, cut, resized.
+
+    Transparent pixels show `background`; colour becomes ITU-R 601 luma; beyond the picture's edge
+    the edge is repeated; the square is resized with Pillow's bilinear filter, which averages all
+    pixels when it shrinks. A whole grey 48 x 48 picture comes back unchanged.
+
+    Args:
+      image: uint8, (H, W), (H, W, 3) or (H, W, 4), as `read_image` returns it.
+      square: the part to keep; the largest square in the middle if None.
+      background: grey value in [0, 255].
+
+    Returns:
+      uint8, (48, 48).
+    """
+    pixels = to_grey(image, background)
+    height, width = pixels.shape
+    if square is None:
+        side = min(height, width)
+        square = Square((width - side) / 2, (height - side) / 2, side)
+    left, top = square.left, square.top
+    right, bottom = left + square.side, top + square.side
+    margin = math.ceil(max(0, -left, -top, right - width, bottom - height))
+    if margin:
+        pixels = np.pad(pixels, margin, mode="edge")
+    box = (left + margin, top + margin, right + margin, bottom + margin)
+    return np.asarray(
+        Image.fromarray(pixels).resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=box)
+    )
 
 
 def encode_png(image: np.ndarray) -> io.BytesIO:

@@ -1,7 +1,6 @@
 """From a prepared TFDS dataset to arrays: read once with Grain, kept small, checked."""
 
 import hashlib
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import grain
@@ -17,18 +16,29 @@ class Split(NamedTuple):
       images: uint8 [N, 48, 48, 1].
       labels: int32 [N].
       keys: the N example keys; folds and random splits are functions of these.
+      subjects: who is in each of the N images, "" where the dataset does not say.
     """
 
     images: np.ndarray
     labels: np.ndarray
-    keys: Sequence[str]
+    keys: list[str]
+    subjects: list[str]
+
+    def select(self, index: np.ndarray) -> "Split":
+        """The examples at these places."""
+        return Split(
+            self.images[index],
+            self.labels[index],
+            [self.keys[i] for i in index],
+            [self.subjects[i] for i in index],
+        )
 
     def fingerprint(self) -> str:
         """SHA-256 of keys, labels and pixels: the same data gives the same string anywhere."""
         digest = hashlib.sha256()
         for part in (self.images, self.labels.astype("<i4")):
             digest.update(np.ascontiguousarray(part).tobytes())
-        digest.update("\n".join(self.keys).encode())
+        digest.update("\n".join([*self.keys, *self.subjects]).encode())
         return digest.hexdigest()
 
 
@@ -36,22 +46,28 @@ def load_split(source: Any) -> Split:
     """Reads all of a random-access source, such as a TFDS `as_data_source(split=...)`.
 
     Args:
-      source: `len` and indexing; examples hold `image` uint8 [48, 48, 1], `label` and `key`.
+      source: `len` and indexing; examples hold `image` uint8 [48, 48, 1], `label`, `key` and, where
+        the dataset knows, `subject`.
 
     Returns:
       The split, in the source's order.
     """
     dataset = grain.MapDataset.source(source).map(
-        lambda example: (example["image"], example["label"], example["key"])
+        lambda example: (
+            example["image"],
+            example["label"],
+            example["key"].decode(),
+            example.get("subject", b"").decode(),
+        )
     )
     # Threads decode while others read; the order stays.
     examples = list(dataset.to_iter_dataset(grain.ReadOptions(num_threads=4)))
-    images, labels, keys = zip(*examples, strict=True)
-    return Split(np.stack(images), np.asarray(labels, np.int32), [key.decode() for key in keys])
+    images, labels, keys, subjects = zip(*examples, strict=True)
+    return Split(np.stack(images), np.asarray(labels, np.int32), list(keys), list(subjects))
 
 
 def batch_indices(
-    key: jax.Array, count: int, steps: int, batch_size: int
+    key: jax.Array, count: int | jax.Array, size: int, steps: int, batch_size: int
 ) -> tuple[jax.Array, jax.Array]:
     """One epoch's shuffled batches; every example counts exactly once.
 
@@ -61,14 +77,19 @@ def batch_indices(
 
     Args:
       key: decides the order.
-      count: number of examples, at most steps * batch_size.
+      count: number of examples, at most steps * batch_size; may be traced, so that programs of
+        different counts are one program.
+      size: the largest count there may be.
       steps: number of batches.
       batch_size: places in a batch.
 
     Returns:
-      indices int32 [steps, batch_size] into the examples, and weights float32 of the same shape.
+      indices int32 [steps, batch_size] below `count`, and weights float32 of the same shape.
     """
-    order = jax.random.permutation(key, count)
-    bounds = np.linspace(0, count, steps + 1).round().astype(np.int32)
-    places = bounds[:-1, None] + np.arange(batch_size)
-    return order[places % count], jnp.asarray(places < bounds[1:, None], jnp.float32)
+    # Those beyond `count` go to the end of the order.
+    noise = jnp.where(jnp.arange(size) < count, jax.random.uniform(key, (size,)), 2)
+    order = jnp.argsort(noise)
+    even, rest = count // steps, count % steps
+    bounds = jnp.arange(steps + 1) * even + jnp.minimum(jnp.arange(steps + 1), rest)
+    places = bounds[:-1, None] + jnp.arange(batch_size)
+    return order[places % count], (places < bounds[1:, None]).astype(jnp.float32)

@@ -1,9 +1,13 @@
-"""The training run: epochs, validation, checkpoints, metrics and progress in one folder."""
+"""Training runs together: epochs, validation, checkpoints, metrics and progress in one folder.
+
+One run, the folds of a cross-validation and the seeds of a repetition are the same: a list of runs
+that one compiled program trains.
+"""
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,10 +20,12 @@ from tensorboardX import SummaryWriter
 from deep_emotion_jax.checkpoint import Checkpoints
 from deep_emotion_jax.data import Split
 from deep_emotion_jax.errors import UserError
+from deep_emotion_jax.protocols import Fold
 from deep_emotion_jax.train import (
     Recipe,
     TrainState,
     first_bad_step,
+    for_each_run,
     init_state,
     make_epoch,
     make_logits,
@@ -28,11 +34,26 @@ from deep_emotion_jax.train import (
     steps_per_epoch,
 )
 
+Record = dict[str, Any]
+
+
+class Run(NamedTuple):
+    """One training: a fold and a seed of its own for weights, shuffling, augmentation, dropout."""
+
+    fold: Fold
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Names its files and lines."""
+        return f"{self.fold.name}-seed-{self.seed}"
+
 
 class RunState(NamedTuple):
-    """What a checkpoint holds: training's state, and the best weights so far on validation.
+    """What a checkpoint holds of each run: training's state, and the best weights on validation.
 
     The best weights are those with the highest validation accuracy, the earliest among equals.
+    Every array has a leading axis of runs.
     """
 
     train: TrainState
@@ -43,104 +64,101 @@ class RunState(NamedTuple):
 
 
 def fit(
-    model: nnx.Module,
+    models: Sequence[nnx.Module],
     recipe: Recipe,
-    train: Split,
-    validation: Split,
+    data: Split,
+    runs: Sequence[Run],
     *,
-    seed: int,
     workdir: Path,
     seconds_between_checkpoints: float,
-) -> tuple[RunState, list[dict[str, Any]]]:
-    """Trains a model, or goes on with the training that `workdir` holds.
+) -> tuple[RunState, list[Record]]:
+    """Trains one model a run, or goes on with the training that `workdir` holds.
 
-    Writes checkpoints/, metrics.jsonl (one line an epoch) and TensorBoard events to the folder.
-    Training that was cut and started again gives the same weights, bit for bit, on one machine.
+    Writes checkpoints/, metrics.jsonl (one line an epoch and run) and TensorBoard events to the
+    folder. Training that was cut and started again gives the same weights, bit for bit, on one
+    machine.
 
     Args:
-      model: a new model; its weights are the start.
+      models: new models of one structure; their weights are the start.
       recipe: how to train.
-      train: training split.
-      validation: split that chooses the best epoch. No test data comes here.
-      seed: root of the keys of shuffling, augmentation and dropout.
+      data: what the folds of the runs index. Their test examples are not touched.
+      runs: fold and seed of each.
       workdir: an existing folder.
       seconds_between_checkpoints: at least so long from one to the next; the last epoch has one.
 
     Returns:
-      The final state and the metrics of every epoch.
+      The final state and the metrics of every epoch and run.
 
     Raises:
       UserError: if the loss stops being finite, or no checkpoint can be read.
     """
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    replicated = jax.NamedSharding(mesh, jax.P())
-    steps = steps_per_epoch(len(train.labels), recipe.batch_size)
+    train_index, train_count = _stack([run.fold.train for run in runs])
+    validation_index, validation_count = _stack([run.fold.validation for run in runs])
+    steps = steps_per_epoch(train_index.shape[1], recipe.batch_size)
     optimizer, learning_rate = make_optimizer(recipe, steps)
-    epoch_program = jax.jit(make_epoch(model, optimizer, recipe, mesh), donate_argnums=0)
-    logits_program = jax.jit(make_logits(model))
-
-    @jax.jit
-    def validate(state: RunState, epoch, images, labels):
-        logits = logits_program(state.train.ema, state.train.stats, images)
-        accuracy = jnp.mean(logits.argmax(-1) == labels)
-        better = accuracy > state.best_accuracy
-        best = jax.tree.map(
-            lambda new, old: jnp.where(better, new, old),
-            (state.train.ema, state.train.stats, accuracy, epoch),
-            (state.best_params, state.best_stats, state.best_accuracy, state.best_epoch),
-        )
-        loss = smoothed_cross_entropy(logits, labels, 0.0).mean()
-        return RunState(state.train, *best), accuracy, loss
-
-    start = init_state(model, optimizer)
-    state = RunState(start, start.params, start.stats, jnp.float32(-1), jnp.int32(0))
-    # Copies, because the epoch program takes over the memory of the state it is given.
-    state = jax.device_put(jax.tree.map(jnp.copy, state), replicated)
-    arrays = jax.device_put(
-        (train.images, train.labels, validation.images, validation.labels), replicated
+    train_epoch = jax.jit(
+        for_each_run(make_epoch(models[0], optimizer, recipe, mesh)), donate_argnums=0
     )
-    train_images, train_labels, validation_images, validation_labels = arrays
-    root = jax.random.key(seed)
+    validate = jax.jit(for_each_run(_make_validation(models[0])))
+
+    starts = [init_state(model, optimizer) for model in models]
+    start = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
+    nothing = jnp.full(len(runs), -1.0), jnp.zeros(len(runs), jnp.int32)
+    state = RunState(start, start.params, start.stats, *nothing)
+    # Copies, because the epoch program takes over the memory of the state it is given.
+    state, train_own, validation_own, shared, roots = jax.device_put(
+        (
+            jax.tree.map(jnp.copy, state),
+            (train_index, train_count),
+            (validation_index, validation_count),
+            (data.images, data.labels),
+            jax.vmap(jax.random.key)(np.array([run.seed for run in runs])),
+        ),
+        jax.NamedSharding(mesh, jax.P()),
+    )
 
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         restored = checkpoints.restore_newest(state)
         done, state = restored if restored else (0, state)
-        records = _read_records(workdir / "metrics.jsonl", done)
+        records = _read_records(workdir / "metrics.jsonl", done, runs)
         if done:
             print(f"resuming after epoch {done} from {workdir / 'checkpoints'}", flush=True)
-        with _metrics_writer(workdir, records) as write:
+        with _metrics_writer(workdir, records, runs) as write:
             saved, saved_at = done, time.monotonic()
             for epoch in range(done + 1, recipe.num_epochs + 1):
                 began = time.perf_counter()
-                train_state, sums = epoch_program(
-                    state.train, jax.random.fold_in(root, epoch), train_images, train_labels
-                )
+                keys = jax.vmap(jax.random.fold_in, (0, None))(roots, epoch)
+                train_state, sums = train_epoch((state.train, keys, *train_own), shared)
                 state, accuracy, loss = validate(
-                    state._replace(train=train_state),
-                    jnp.int32(epoch),
-                    validation_images,
-                    validation_labels,
+                    (state._replace(train=train_state), *validation_own),
+                    (jnp.int32(epoch), *shared),
                 )
-                sums = jax.device_get(sums)
+                sums, accuracy, loss = jax.device_get((sums, accuracy, loss))
                 bad = first_bad_step(sums["loss"])
                 if bad is not None:
                     raise UserError(
-                        f"the loss is not finite at step {bad + 1} of epoch {epoch} (seed {seed}); "
-                        f"the last good checkpoint is epoch {saved} in {workdir / 'checkpoints'}; "
-                        "lower recipe.learning_rate"
+                        f"the loss of {runs[bad[0]].name} is not finite at step {bad[1] + 1} of "
+                        f"epoch {epoch}; the last good checkpoint is epoch {saved} in "
+                        f"{workdir / 'checkpoints'}; lower recipe.learning_rate"
                     )
-                record = {
-                    "epoch": epoch,
-                    "train_loss": float(np.average(sums["loss"], weights=sums["count"])),
-                    "train_accuracy": float(sums["correct"].sum() / sums["count"].sum()),
-                    "validation_loss": float(loss),
-                    "validation_accuracy": float(accuracy),
-                    "learning_rate": float(learning_rate(epoch * steps - 1)),
-                    "seconds": time.perf_counter() - began,
-                }
-                write(record)
-                records.append(record)
-                _show_progress(records, recipe.num_epochs, len(train.labels), state)
+                seconds = time.perf_counter() - began
+                lines = [
+                    {
+                        "epoch": epoch,
+                        "run": run.name,
+                        "train_loss": float(np.average(sums["loss"][i], weights=sums["count"][i])),
+                        "train_accuracy": float(sums["correct"][i].sum() / sums["count"][i].sum()),
+                        "validation_loss": float(loss[i]),
+                        "validation_accuracy": float(accuracy[i]),
+                        "learning_rate": float(learning_rate(epoch * steps - 1)),
+                        "seconds": seconds,
+                    }
+                    for i, run in enumerate(runs)
+                ]
+                write(lines)
+                records.extend(lines)
+                _show_progress(records, recipe.num_epochs, int(train_count.sum()), state)
                 last = epoch == recipe.num_epochs
                 if last or time.monotonic() - saved_at > seconds_between_checkpoints:
                     checkpoints.save(epoch, state)
@@ -148,7 +166,33 @@ def fit(
     return state, records
 
 
-def _read_records(path: Path, epochs: int) -> list[dict[str, Any]]:
+def _make_validation(model: nnx.Module) -> Any:
+    """The program that scores one run's averaged weights and keeps them if they are the best."""
+    program = make_logits(model)
+
+    def validate(state: RunState, index, count, epoch, images, labels):
+        logits = program(state.train.ema, state.train.stats, images[index])
+        real = jnp.arange(len(index)) < count
+        accuracy = jnp.sum(real * (logits.argmax(-1) == labels[index])) / count
+        loss = jnp.sum(real * smoothed_cross_entropy(logits, labels[index], 0.0)) / count
+        best = jax.tree.map(
+            lambda new, old: jnp.where(accuracy > state.best_accuracy, new, old),
+            (state.train.ema, state.train.stats, accuracy, epoch),
+            (state.best_params, state.best_stats, state.best_accuracy, state.best_epoch),
+        )
+        return RunState(state.train, *best), accuracy, loss
+
+    return validate
+
+
+def _stack(indices: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Index lists as rows of one array, the shorter ones filled up, and their lengths."""
+    counts = np.array([len(index) for index in indices], np.int32)
+    rows = [np.resize(index, counts.max()) for index in indices]
+    return np.stack(rows).astype(np.int32), counts
+
+
+def _read_records(path: Path, epochs: int, runs: Sequence[Run]) -> list[Record]:
     """The metrics of the first `epochs` epochs; what a killed run wrote after them is dropped."""
     records = []
     for line in path.read_text().splitlines() if path.exists() else []:
@@ -158,7 +202,8 @@ def _read_records(path: Path, epochs: int) -> list[dict[str, Any]]:
             break
         if record["epoch"] <= epochs:
             records.append(record)
-    if [record["epoch"] for record in records] != list(range(1, epochs + 1)):
+    expected = [(epoch, run.name) for epoch in range(1, epochs + 1) for run in runs]
+    if [(record["epoch"], record["run"]) for record in records] != expected:
         raise UserError(
             f"{path} does not hold each of the {epochs} epochs of the newest checkpoint once; "
             "choose another --workdir"
@@ -167,35 +212,48 @@ def _read_records(path: Path, epochs: int) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def _metrics_writer(workdir: Path, records: list[dict[str, Any]]) -> Iterator[Any]:
+def _metrics_writer(workdir: Path, records: list[Record], runs: Sequence[Run]) -> Iterator[Any]:
     """Appends to metrics.jsonl and TensorBoard's events, first cut back to the given records."""
     path = workdir / "metrics.jsonl"
     kept = path.with_suffix(".tmp")
     kept.write_text("".join(json.dumps(record) + "\n" for record in records))
     kept.replace(path)
-    with (
-        path.open("a") as file,
-        SummaryWriter(str(workdir / "tensorboard"), purge_step=len(records) + 1) as events,
-    ):
+    done = len(records) // len(runs)
+    with ExitStack() as stack:
+        file = stack.enter_context(path.open("a"))
+        events = {
+            run.name: stack.enter_context(
+                SummaryWriter(str(workdir / "tensorboard" / run.name), purge_step=done + 1)
+            )
+            for run in runs
+        }
 
-        def write(record: dict[str, Any]) -> None:
-            file.write(json.dumps(record) + "\n")
+        def write(lines: list[Record]) -> None:
+            file.write("".join(json.dumps(record) + "\n" for record in lines))
             file.flush()
-            for name, value in record.items():
-                if name != "epoch":
-                    events.add_scalar(name, value, record["epoch"])
+            for record in lines:
+                for name, value in record.items():
+                    if name not in ("epoch", "run"):
+                        events[record["run"]].add_scalar(name, value, record["epoch"])
 
         yield write
 
 
-def _show_progress(records: list[dict], epochs: int, images: int, state: RunState) -> None:
-    now = records[-1]
-    recent = float(np.median([record["seconds"] for record in records[-5:]]))
-    left = recent * (epochs - now["epoch"])
+def _show_progress(records: list[Record], epochs: int, images: int, state: RunState) -> None:
+    count = len(state.best_epoch)
+    now = records[-count:]
+    recent = [record["seconds"] for record in records[::count][-5:]]
+    left = float(np.median(recent)) * (epochs - now[0]["epoch"])
+
+    def mean(name: str) -> float:
+        return float(np.mean([record[name] for record in now]))
+
+    best = f"{np.mean(state.best_accuracy):.2%}"
     print(
-        f"epoch {now['epoch']}/{epochs}  loss {now['train_loss']:.4f}  "
-        f"train {now['train_accuracy']:.2%}  validation {now['validation_accuracy']:.2%} "
-        f"(best {float(state.best_accuracy):.2%} at {int(state.best_epoch)})  "
-        f"{images / now['seconds']:,.0f} images/s  {left // 60:.0f}:{left % 60:02.0f} left",
+        f"epoch {now[0]['epoch']}/{epochs}  loss {mean('train_loss'):.4f}  "
+        f"train {mean('train_accuracy'):.2%}  validation {mean('validation_accuracy'):.2%} "
+        + (f"(best {best} at {state.best_epoch[0]})" if count == 1 else f"(best {best})")
+        + (f"  mean of {count} runs" if count > 1 else "")
+        + f"  {images / now[0]['seconds']:,.0f} images/s  {left // 60:.0f}:{left % 60:02.0f} left",
         flush=True,
     )

@@ -1,10 +1,12 @@
 """What a finished run leaves in its folder: summary, confusion matrices, curves, region maps."""
 
+import dataclasses
 import importlib.metadata
 import json
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +18,32 @@ from ml_collections import ConfigDict
 from deep_emotion_jax import explain, metrics, report
 from deep_emotion_jax.data import Split
 from deep_emotion_jax.errors import UserError
-from deep_emotion_jax.fit import RunState
-from deep_emotion_jax.model import count_parameters
-from deep_emotion_jax.train import make_logits
+from deep_emotion_jax.fit import Run, RunState
+from deep_emotion_jax.model import DeepEmotion, count_parameters
+from deep_emotion_jax.train import assemble, make_logits, split_model
+from deep_emotion_jax.weights import save_model
 
 REGION_FACES_PER_CLASS = 50
 
 
-def claim_workdir(workdir: Path, config: ConfigDict, splits: dict[str, Split]) -> None:
-    """Writes config.json, or checks that the folder holds a run of the same config and data.
+def claim_workdir(workdir: Path, config: ConfigDict, data: Split, runs: Sequence[Run]) -> None:
+    """Writes config.json, or checks that the folder holds these runs of this config and data.
 
     Raises:
       UserError: if the folder belongs to another config or other data, naming the differences.
     """
-    data = {name: split.fingerprint() for name, split in splits.items()}
     # Where the data lies is no part of what is computed; its fingerprint is.
     settings = {
         key: value
         for key, value in config.to_dict().items()
         if key not in ("manual_dir", "data_dir")
     }
-    mine = json.loads(json.dumps({"config": settings, "data": data}))
+    mine = {
+        "config": settings,
+        "runs": [run.name for run in runs],
+        "fingerprint": data.fingerprint(),
+    }
+    mine = json.loads(json.dumps(mine))
     path = workdir / "config.json"
     if path.exists():
         theirs = json.loads(path.read_text())
@@ -68,43 +75,81 @@ def _leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def write_results(
-    model: nnx.Module,
+    models: Sequence[DeepEmotion],
     state: RunState,
     records: list[dict[str, Any]],
-    splits: dict[str, Split],
+    data: Split,
+    runs: Sequence[Run],
     class_names: list[str],
     config: ConfigDict,
     workdir: Path,
 ) -> None:
-    """Evaluates the best weights on every split but train's and writes the report.
+    """Evaluates the best weights of every run and writes the report.
 
-    The test split, where there is one, is read here for the first time, once.
+    The test examples, where there are any, are read here for the first time, once.
     """
-    program = jax.jit(make_logits(model))
-    weights = (state.best_params, state.best_stats)
-    scores = {}
-    for name in (name for name in splits if name != "train"):
-        logits = np.asarray(program(*weights, splits[name].images))
-        scores[name] = metrics.evaluate(logits, splits[name].labels)
-        matrix = scores[name].confusion_matrix
-        title = f"{config.dataset} {name}: {scores[name].accuracy:.2%}"
-        report.confusion_matrix_png(matrix, class_names, workdir / f"confusion_{name}.png", title)
-        report.confusion_matrix_csv(matrix, class_names, workdir / f"confusion_{name}.csv")
-    report.curves_png(records, workdir / "curves.png")
-    shown = "test" if "test" in splits else "validation"
-    _write_regions(program, weights, splits[shown], class_names, shown, workdir / "regions.png")
+    program = jax.jit(make_logits(models[0]))
+    (workdir / "weights").mkdir(exist_ok=True)
+    trained = _best_models(models, state)
+    entries: list[dict[str, Any]] = []
+    scores: dict[str, list[metrics.Metrics]] = {"validation": [], "test": []}
+    for i, run in enumerate(runs):
+        entry: dict[str, Any] = {
+            "name": run.name,
+            "seed": run.seed,
+            "best_epoch": int(state.best_epoch[i]),
+            "collapsed": _collapsed(records[i - len(runs)], data.labels[run.fold.train]),
+            "examples": {part: len(getattr(run.fold, part)) for part in ("train", *scores)},
+        }
+        for part in scores:
+            index = getattr(run.fold, part)
+            if len(index):
+                logits = np.asarray(program(*split_model(trained[i]), data.images[index]))
+                scores[part].append(metrics.evaluate(logits, data.labels[index]))
+                entry[part] = scores[part][-1].to_json()
+        entries.append(entry)
+        about = {
+            "run": run.name,
+            "commit": _commit(),
+            "validation": entry["validation"]["accuracy"],
+        }
+        save_model(
+            workdir / "weights" / f"{run.name}.safetensors",
+            trained[i],
+            config.model.to_dict(),
+            class_names,
+            about,
+        )
+    scores = {part: found for part, found in scores.items() if found}
 
-    seconds = sum(record["seconds"] for record in records)
+    for part, found in scores.items():
+        matrix = np.sum([score.confusion_matrix for score in found], axis=0)
+        title = f"{config.dataset} {part}: {np.trace(matrix) / matrix.sum():.2%}"
+        report.confusion_matrix_png(matrix, class_names, workdir / f"confusion_{part}.png", title)
+        report.confusion_matrix_csv(matrix, class_names, workdir / f"confusion_{part}.csv")
+    report.curves_png(_mean_over_runs(records, len(runs)), workdir / "curves.png")
+    shown = "test" if "test" in scores else "validation"
+    faces = data.select(getattr(runs[0].fold, shown))
+    write_regions(trained[0], faces, class_names, shown, workdir / "regions.png")
+
+    accuracies = {
+        part: metrics.mean_and_interval([score.accuracy for score in found])
+        for part, found in scores.items()
+    }
+    seconds = sum(record["seconds"] for record in records[:: len(runs)])
+    passed = sum(len(run.fold.train) for run in runs) * len(records) / len(runs)
     summary = {
         "dataset": config.dataset,
-        "parameters": count_parameters(model),
-        "best_epoch": int(state.best_epoch),
-        "accuracy": {name: score.accuracy for name, score in scores.items()},
-        "splits": {name: score.to_json() for name, score in scores.items()},
-        "examples": {name: len(split.labels) for name, split in splits.items()},
+        "dataset_config": config.dataset_config,
+        "protocol": config.protocol,
+        "classes": class_names,
+        "parameters": count_parameters(models[0]),
+        "accuracy": {part: summary.mean for part, summary in accuracies.items()},
+        "over_runs": {part: dataclasses.asdict(summary) for part, summary in accuracies.items()},
+        "runs": entries,
         "seconds": seconds,
-        "images_per_second": len(records) * len(splits["train"].labels) / seconds,
-        "fingerprints": {name: split.fingerprint() for name, split in splits.items()},
+        "images_per_second": passed / seconds,
+        "fingerprint": data.fingerprint(),
         "command": " ".join(sys.argv),
         "commit": _commit(),
         "device": jax.devices()[0].device_kind,
@@ -114,40 +159,76 @@ def write_results(
         },
     }
     report.write_json(workdir / "summary.json", summary)
-    for name, score in scores.items():
-        low, high = score.interval95
-        print(
-            f"{name}: accuracy {score.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}), "
-            f"macro-F1 {score.macro_f1:.3f}, {score.count} images"
+    for part, found in scores.items():
+        print(_sentence(part, found, accuracies[part]))
+    for entry in entries:
+        if entry["collapsed"]:
+            print(
+                f"warning: {entry['name']} collapsed: it fits its own training images no better "
+                "than naming the commonest class; lower recipe.learning_rate or change the seed"
+            )
+    print(f"results in {workdir}: summary.json, weights/, confusion_*.png, curves.png, regions.png")
+
+
+def _best_models(models: Sequence[DeepEmotion], state: RunState) -> list[DeepEmotion]:
+    def best(i: int) -> tuple[Any, Any]:
+        return jax.tree.map(lambda leaf: leaf[i], (state.best_params, state.best_stats))
+
+    return [assemble(model, *best(i)) for i, model in enumerate(models)]
+
+
+def _collapsed(last: dict[str, Any], labels: np.ndarray) -> bool:
+    """Whether a run ended no better on its training images than the commonest class."""
+    return last["train_accuracy"] <= np.bincount(labels).max() / len(labels) + 0.02
+
+
+def _mean_over_runs(records: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    epochs = [records[i : i + count] for i in range(0, len(records), count)]
+    return [
+        {name: np.mean([record[name] for record in epoch]) for name in epoch[0] if name != "run"}
+        for epoch in epochs
+    ]
+
+
+def _sentence(part: str, scores: list[metrics.Metrics], over_runs: metrics.Summary) -> str:
+    if len(scores) == 1:
+        low, high = scores[0].interval95
+        return (
+            f"{part}: accuracy {scores[0].accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}), "
+            f"macro-F1 {scores[0].macro_f1:.3f}, {scores[0].count} images"
         )
-    print(f"results in {workdir}: summary.json, confusion_*.png, curves.png, regions.png")
+    lowest = min(score.accuracy for score in scores)
+    return (
+        f"{part}: accuracy {over_runs.mean:.2%}, standard deviation {over_runs.std:.2%} over "
+        f"{len(scores)} runs, the lowest {lowest:.2%}"
+    )
 
 
-def _write_regions(
-    program: Any, weights: Any, split: Split, class_names: list[str], name: str, path: Path
+def write_regions(
+    model: nnx.Module, faces: Split, class_names: list[str], title: str, path: Path
 ) -> None:
     """The paper's region maps over the first correctly named faces of each expression."""
-    images = split.images.astype(np.float32) / 255
-    right = np.asarray(program(*weights, split.images)).argmax(-1) == split.labels
+    program, weights = jax.jit(make_logits(model)), split_model(model)
+    right = np.asarray(program(*weights, faces.images)).argmax(-1) == faces.labels
     chosen = np.concatenate(
         [
-            np.flatnonzero(right & (split.labels == label))[:REGION_FACES_PER_CLASS]
+            np.flatnonzero(right & (faces.labels == label))[:REGION_FACES_PER_CLASS]
             for label in range(len(class_names))
         ]
     )
+    if not len(chosen):
+        return  # nothing was named correctly: there is nothing to explain
+    images = faces.images[chosen].astype(np.float32) / 255
+    labels = faces.labels[chosen]
     maps = explain.occlusion_maps(
-        lambda weights, images: program(*weights, images),
-        weights,
-        images[chosen],
-        split.labels[chosen],
+        lambda weights, images: program(*weights, images), weights, images, labels
     )
-    labels = split.labels[chosen]
     report.regions_png(
         explain.average_by_class(maps, labels, len(class_names)),
-        explain.average_by_class(images[chosen][..., 0], labels, len(class_names)),
+        explain.average_by_class(images[..., 0], labels, len(class_names)),
         class_names,
         path,
-        f"Where covering an 8 x 8 square changes the answer ({name})",
+        f"Where covering an 8 x 8 square changes the answer ({title})",
     )
 
 

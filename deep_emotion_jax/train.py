@@ -8,7 +8,7 @@ pytrees, so the program can be jitted, sharded or vmapped over models.
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from deep_emotion_jax.augment import Augmentation, augment
 from deep_emotion_jax.data import batch_indices
 
 Pytree = Any
+Model = TypeVar("Model", bound=nnx.Module)
 
 
 class Recipe(NamedTuple):
@@ -105,14 +106,19 @@ def _kernels(params: Pytree) -> Pytree:
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
+def split_model(model: nnx.Module) -> tuple[Pytree, Pytree]:
+    """A model's weights, and every other state of it, as plain pytrees; undone by `assemble`."""
+    params, stats = nnx.state(model, nnx.Param, nnx.Not(nnx.Param))
+    return nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
+
+
 def init_state(model: nnx.Module, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before the first step."""
-    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    stats = nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
+    params, stats = split_model(model)
     return TrainState(params, stats, optimizer.init(params), params, jnp.zeros((), jnp.int32))
 
 
-def assemble(model: nnx.Module, params: Pytree, stats: Pytree) -> nnx.Module:
+def assemble(model: Model, params: Pytree, stats: Pytree) -> Model:
     """A model of the same structure with these weights and statistics."""
     params_state, stats_state = nnx.state(model, nnx.Param, nnx.Not(nnx.Param))
     nnx.replace_by_pure_dict(params_state, params)
@@ -140,10 +146,12 @@ def make_epoch(
     recipe: Recipe,
     mesh: jax.sharding.Mesh,
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
-    """The program of one epoch: (state, key, images uint8 [N, H, W, C], labels [N]) -> state, sums.
+    """The program of one epoch: (state, key, index, count, images, labels) -> state, sums.
 
-    The second result holds per-step arrays [steps]: `loss` (with the L2 term), `correct`, `count`.
-    Give the same key for the same epoch and the result is the same, bit for bit, on one machine.
+    It trains on images[index[:count]] (images uint8 [N, H, W, C], labels int32 [N], index int32
+    [A]), so that folds of different sizes over one dataset are one program. Its second result holds
+    per-step arrays [steps]: `loss` (with the L2 term), `correct`, `count`. The same key gives the
+    same result, bit for bit, on one machine.
     """
     share = math.ceil(recipe.batch_size / mesh.size)
     micro = micro_batch_size(share)
@@ -157,8 +165,7 @@ def make_epoch(
         logits = net(images, train=True, dropout_key=dropout_key)
         loss = jnp.sum(weights * smoothed_cross_entropy(logits, labels, recipe.label_smoothing))
         correct = jnp.sum(weights * (logits.argmax(-1) == labels))
-        stats = nnx.to_pure_dict(nnx.state(net, nnx.Not(nnx.Param)))
-        return loss, (stats, correct)
+        return loss, (split_model(net)[1], correct)
 
     def l2(params):
         return recipe.fc_l2 * sum(jnp.sum(params[fc]["kernel"] ** 2) for fc in ("fc1", "fc2"))
@@ -208,19 +215,37 @@ def make_epoch(
         state = TrainState(params, stats, opt_state, ema, state.step + 1)
         return state, {"loss": loss / count + penalty, "correct": correct, "count": count}
 
-    def epoch(state, key, images, labels):
+    def epoch(state, key, index, count, images, labels):
         order_key, step_key = jax.random.split(key)
-        steps = steps_per_epoch(len(images), recipe.batch_size)
-        indices, weights = batch_indices(order_key, len(images), steps, places)
+        steps = steps_per_epoch(len(index), recipe.batch_size)
+        order, weights = batch_indices(order_key, count, len(index), steps, places)
 
         def indexed_step(state, batch):
-            key, index, weight = batch
-            return step(state, (key, images[index], labels[index], weight))
+            key, chosen, weight = batch
+            return step(state, (key, images[chosen], labels[chosen], weight))
 
         keys = jax.random.split(step_key, steps)
-        return jax.lax.scan(indexed_step, state, (keys, indices, weights))
+        return jax.lax.scan(indexed_step, state, (keys, index[order], weights))
 
     return epoch
+
+
+def for_each_run(program: Callable) -> Callable:
+    """The program for several runs at once: `program(*own, *shared)` for each of them.
+
+    Measured rule: on a CPU one run after another keeps the caches, elsewhere `vmap` fills the
+    device. Either way it is one compiled program.
+
+    Returns:
+      A function of (own, shared), two tuples; every array of `own` has a leading axis of runs.
+    """
+
+    def runs(own, shared):
+        if jax.default_backend() == "cpu":
+            return jax.lax.map(lambda mine: program(*mine, *shared), own)
+        return jax.vmap(lambda mine: program(*mine, *shared))(own)
+
+    return runs
 
 
 def make_logits(model: nnx.Module) -> Callable[[Pytree, Pytree, jax.Array], jax.Array]:
@@ -243,7 +268,7 @@ def make_logits(model: nnx.Module) -> Callable[[Pytree, Pytree, jax.Array], jax.
     return logits
 
 
-def first_bad_step(loss: np.ndarray) -> int | None:
-    """The first of an epoch's steps whose loss is not finite, or None."""
-    bad = np.flatnonzero(~np.isfinite(loss))
-    return int(bad[0]) if bad.size else None
+def first_bad_step(loss: np.ndarray) -> tuple[int, int] | None:
+    """Run and step of the first loss in [runs, steps] that is not finite, or None."""
+    bad = np.argwhere(~np.isfinite(loss))
+    return tuple(bad[bad[:, 1].argmin()].tolist()) if bad.size else None

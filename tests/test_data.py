@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from deep_emotion_jax.data import Split, batch_indices, load_split
+from deep_emotion_jax.data import batch_indices, load_split
 
 
 def source(count=10):
@@ -21,6 +21,12 @@ def test_a_split_is_read_whole_and_in_order():
     assert split.images.dtype == np.uint8
     assert split.labels.dtype == np.int32
     assert split.keys == [f"k{i}" for i in range(10)]
+    assert split.subjects == [""] * 10
+    with_subjects = [{**example, "subject": b"S1"} for example in source()]
+    assert load_split(with_subjects).subjects == ["S1"] * 10
+    chosen = split.select(np.array([7, 2]))
+    assert chosen.keys == ["k7", "k2"]
+    np.testing.assert_array_equal(chosen.labels, [0, 2])
 
 
 def test_fingerprint_notices_every_part():
@@ -30,13 +36,19 @@ def test_fingerprint_notices_every_part():
     again.images[3, 5, 5] += 1
     assert split.fingerprint() != again.fingerprint()
     assert split.fingerprint() != split._replace(labels=split.labels + 1).fingerprint()
-    assert split.fingerprint() != Split(split.images, split.labels, ["x"] * 10).fingerprint()
+    assert split.fingerprint() != split._replace(keys=["x"] * 10).fingerprint()
+    assert split.fingerprint() != split._replace(subjects=["S1"] * 10).fingerprint()
 
 
-@pytest.mark.parametrize(("count", "batch"), [(100, 10), (101, 10), (7, 10), (28_709, 128)])
-def test_an_epoch_takes_every_example_exactly_once(count, batch):
-    steps = -(-count // batch)
-    indices, weights = map(np.asarray, batch_indices(jax.random.key(0), count, steps, batch))
+@pytest.mark.parametrize(
+    ("count", "size", "batch"),
+    [(100, 100, 10), (101, 130, 10), (7, 7, 10), (7, 30, 10), (28_709, 28_709, 128)],
+)
+def test_an_epoch_takes_every_example_exactly_once(count, size, batch):
+    steps = -(-size // batch)
+    key = jax.random.key(0)
+    indices, weights = map(np.asarray, batch_indices(key, count, size, steps, batch))
+    assert indices.max() < count
     assert indices.shape == weights.shape == (steps, batch)
     assert sorted(indices[weights > 0]) == list(range(count))
     sizes = weights.sum(1)
@@ -44,6 +56,6 @@ def test_an_epoch_takes_every_example_exactly_once(count, batch):
 
 
 def test_keys_decide_the_order():
-    orders = [np.asarray(batch_indices(jax.random.key(k), 50, 5, 10)[0]) for k in (0, 0, 1)]
+    orders = [np.asarray(batch_indices(jax.random.key(k), 50, 50, 5, 10)[0]) for k in (0, 0, 1)]
     np.testing.assert_array_equal(orders[0], orders[1])
     assert not np.array_equal(orders[0], orders[2])

@@ -13,6 +13,7 @@ from deep_emotion_jax.train import (
     Recipe,
     assemble,
     first_bad_step,
+    for_each_run,
     init_state,
     make_epoch,
     make_logits,
@@ -43,7 +44,8 @@ def one_epoch(recipe, model=None, images=None, devices=1):
     images, labels = data() if images is None else images
     optimizer, _ = make_optimizer(recipe, -(-len(labels) // recipe.batch_size))
     epoch = jax.jit(make_epoch(model, optimizer, recipe, mesh(devices)))
-    return epoch(init_state(model, optimizer), jax.random.key(1), images, labels)
+    index = jnp.arange(len(labels))
+    return epoch(init_state(model, optimizer), jax.random.key(1), index, len(index), images, labels)
 
 
 def close(a, b, atol):
@@ -117,6 +119,55 @@ def test_the_same_key_gives_the_same_bits():
         np.testing.assert_array_equal(a, b)
 
 
+def fold_epochs(runs, folds, seeds):
+    """Weights after an epoch of each fold from its seed, in one program."""
+    images, labels = data()
+    optimizer, _ = make_optimizer(RECIPE, 2)
+    models = [DeepEmotion(rngs=nnx.Rngs(seed)) for seed in seeds]
+    starts = [init_state(model, optimizer) for model in models]
+    index = np.stack([np.resize(fold, 16) for fold in folds])
+    own = (
+        jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts),
+        jax.vmap(jax.random.key)(np.array(seeds)),
+        index,
+        np.array([len(fold) for fold in folds]),
+    )
+    program = runs(make_epoch(models[0], optimizer, RECIPE, mesh()))
+    return jax.jit(program)(own, (images, labels))
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])  # one after another, side by side
+def test_folds_in_one_program_are_the_folds_trained_alone(monkeypatch, backend):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    folds, seeds = [np.arange(16), np.arange(5, 16), np.arange(8, 24)], [0, 1, 0]
+    together, sums = fold_epochs(for_each_run, folds, seeds)
+    np.testing.assert_array_equal(sums["count"].sum(1), [16, 11, 16])
+    for i in range(3):
+        alone, _ = fold_epochs(for_each_run, folds[i : i + 1], seeds[i : i + 1])
+        close(jax.tree.map(lambda x, i=i: x[i], together.params), first(alone.params), 2e-4)
+    a, b = (jax.tree.map(lambda x, i=i: x[i], together.params) for i in (0, 2))
+    assert np.abs(a["fc1"]["kernel"] - b["fc1"]["kernel"]).max() > 1e-3  # other images
+
+
+def first(tree):
+    return jax.tree.map(lambda x: x[0], tree)
+
+
+def test_an_epoch_sees_the_images_of_its_fold_only():
+    images, labels = data()
+    poisoned = images.at[:4].set(0)
+    fold = [np.arange(4, 24)]
+    optimizer, _ = make_optimizer(RECIPE, 3)
+    model = DeepEmotion(rngs=nnx.Rngs(0))
+    epoch = jax.jit(make_epoch(model, optimizer, RECIPE, mesh()))
+    start = init_state(model, optimizer)
+    a, b = (
+        epoch(start, jax.random.key(1), np.resize(fold[0], 22), 20, faces, labels)[0]
+        for faces in (images, poisoned)
+    )
+    close(a.params, b.params, 0)
+
+
 def test_batch_norm_statistics_are_carried():
     model = DeepEmotion(batch_norm=True, rngs=nnx.Rngs(0))
     state, _ = one_epoch(RECIPE, model)
@@ -146,5 +197,5 @@ def test_schedules():
 
 
 def test_first_bad_step():
-    assert first_bad_step(np.array([1.0, 2.0])) is None
-    assert first_bad_step(np.array([1.0, np.nan, np.inf])) == 1
+    assert first_bad_step(np.ones((2, 3))) is None
+    assert first_bad_step(np.array([[1, 1, np.nan], [1, np.inf, np.nan]])) == (1, 1)

@@ -13,7 +13,7 @@ from typing import IO, NamedTuple
 import numpy as np
 from absl import logging
 
-from datasets import common
+from datasets import common, files
 from deep_emotion_jax.errors import UserError
 
 LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
@@ -96,7 +96,7 @@ def read(source: Path) -> Iterator[Face]:
 
 def _read_images(source: Path) -> Iterator[Face]:
     seen: dict[str, Path] = {}
-    for path, data in common.read_files(source):
+    for path, data in files.read_files(source):
         # Kaggle's test/ folder mixes PublicTest and PrivateTest: only the file name knows.
         name = _FACE_NAME.fullmatch(path.stem)
         if not name:

@@ -1,0 +1,24 @@
+"""What the datasets of 200 to 1,000 posed faces share (ck_plus, jaffe)."""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config() -> ConfigDict:
+    """Small batches, more augmentation and weight decay, against few faces and few people."""
+    config = default.get_config()
+    config.protocol = "paper"
+    config.num_epochs = 300
+    config.model.dropout = 0.3
+    config.recipe.batch_size = 32
+    config.recipe.learning_rate = 1e-3
+    config.recipe.warmup_epochs = 10.0
+    config.recipe.weight_decay = 1e-2
+    config.recipe.label_smoothing = 0.1
+    config.recipe.ema_decay = 0.99
+    config.augmentation.shift = 0.08
+    config.augmentation.rotate = 10.0
+    config.augmentation.scale = 0.08
+    config.augmentation.contrast = 0.2
+    return config

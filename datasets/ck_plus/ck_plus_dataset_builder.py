@@ -1,0 +1,157 @@
+"""CK+ as a TFDS dataset, from the original distribution or from the CK+48 folders."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+from tqdm.auto import tqdm
+
+from datasets import common
+from datasets.ck_plus import faces, sources
+from deep_emotion_jax.errors import UserError
+
+
+@dataclasses.dataclass(eq=False)
+class Config(tfds.core.BuilderConfig):
+    """Which frames and classes.
+
+    Attributes:
+      frames: how many of a sequence's last frames carry its label.
+      labels: the classes; with neutral among them, each first frame is one.
+    """
+
+    frames: int = 3
+    labels: tuple[str, ...] = sources.LABELS[:7]
+
+
+class Builder(tfds.core.GeneratorBasedBuilder):
+    """Faces of 118 people who pose an expression: 327 labelled sequences, 48 x 48 grey.
+
+    Features: `image` uint8 (48, 48, 1) in [0, 255]; `label`; `key`, the frame's file name without
+    ending, `S010_004_00000019`; `subject`, `S010`; `sequence`, `S010_004`.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First release."}
+    MANUAL_DOWNLOAD_INSTRUCTIONS = """\
+Ask for CK+ at http://www.jeffcohn.net/Resources/ and give as manual_dir the folder that holds, as
+downloaded or unpacked,
+  extended-cohn-kanade-images.zip  (cohn-kanade-images/S###/###/*.png)
+  Emotion_labels.zip               (Emotion/S###/###/*_emotion.txt)
+  Landmarks.zip                    (Landmarks/S###/###/*_landmarks.txt; better than a detector)
+or give CK+48, folder or zip (CK+48/<emotion>/S###_###_########.png).
+"""
+    BUILDER_CONFIGS: ClassVar[list[Config]] = [
+        Config(name="last3", description="Last 3 frames, 7 classes with contempt: 981 images."),
+        Config(
+            name="last3_6",
+            description="Last 3 frames, 6 classes without contempt: 927 images.",
+            labels=sources.LABELS[:6],
+        ),
+        Config(name="apex", description="Last frame, 7 classes: 327 images.", frames=1),
+        Config(
+            name="neutral8",
+            description="Last 3 frames, and the first as neutral, 8 classes: 1,308 images.",
+            labels=sources.LABELS,
+        ),
+    ]
+    COUNTS: ClassVar[dict[str, int]] = {"subjects": 118, "sequences": 327, "frames": 981}
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self.dataset_info_from_configs(
+            features=common.face_features(self.builder_config.labels),
+            supervised_keys=("image", "label"),
+            homepage="http://www.jeffcohn.net/Resources/",
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+        path = common.manual_path(dl_manager, self.MANUAL_DOWNLOAD_INSTRUCTIONS)
+        logging.info("Reading CK+ from %s", path)
+        with sources.open_source(path) as source:
+            self._check(path, source)
+        return {"train": self._generate_examples(path)}
+
+    def _check(self, path: Path, source: sources.Source) -> None:
+        if source.is_cropped and "neutral" in self.builder_config.labels:
+            raise UserError(
+                f"{path} is CK+48, which has no first frames to be neutral; use the configs last3, "
+                "last3_6 or apex, or give the original distribution."
+            )
+        # Of CK+48 every frame counts, so that an additional one is noticed.
+        frames = [s.frames if source.is_cropped else s.frames[-3:] for s in source.sequences]
+        found = {
+            "subjects": len({sequence.subject for sequence in source.sequences}),
+            "sequences": len(source.sequences),
+            "frames": sum(map(len, frames)),
+        }
+        common.check_totals(path, found, self.COUNTS)
+
+    def _generate_examples(self, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+        labels = self.builder_config.labels
+        with sources.open_source(path) as source:
+            for sequence in tqdm(
+                source.sequences,
+                desc="Reading CK+",
+                unit=" sequences",
+                leave=False,
+                disable=None,  # No bar in a log file.
+            ):
+                if sequence.label not in labels:
+                    continue
+                chosen = [
+                    (f, sequence.label) for f in sequence.frames[-self.builder_config.frames :]
+                ]
+                if "neutral" in labels:
+                    chosen.insert(0, (sequence.frames[0], "neutral"))
+                frames, names = zip(*chosen, strict=True)
+                images = (
+                    _read_cropped(frames) if source.is_cropped else _crop(sequence.name, frames)
+                )
+                for frame, label, image in zip(frames, names, images, strict=True):
+                    yield (
+                        frame.key,
+                        {
+                            "image": common.encode_png(image),
+                            "label": label,
+                            "key": frame.key,
+                            "subject": sequence.subject,
+                            "sequence": sequence.name,
+                        },
+                    )
+
+
+def _read_cropped(frames: tuple[sources.Frame, ...]) -> list[np.ndarray]:
+    images = [common.read_image(frame.read(), frame.path) for frame in frames]
+    for frame, image in zip(frames, images, strict=True):
+        if image.shape[:2] != (common.SIZE, common.SIZE):
+            raise UserError(
+                f"{frame.path} has {image.shape[1]} x {image.shape[0]} pixels, not 48 x 48 as in "
+                "CK+48; give CK+48 or the original distribution."
+            )
+    return [common.face_image(image) for image in images]
+
+
+def _crop(name: str, frames: tuple[sources.Frame, ...]) -> list[np.ndarray]:
+    """Cuts the faces out of a sequence's frames, by landmarks where they are there."""
+    images = [common.read_image(frame.read(), frame.path) for frame in frames]
+    squares = [
+        faces.landmark_square(faces.read_landmarks(frame.landmarks[1](), frame.landmarks[0]))
+        if frame.landmarks
+        else faces.detect_square(common.to_grey(image))
+        for frame, image in zip(frames, images, strict=True)
+    ]
+    # People hardly move within a sequence: where no face is found, the last one found will do.
+    found = [square for square in squares if square]
+    if not found:
+        raise UserError(
+            f"No face is found in {frames[-1].path}, nor in the other frames taken of {name}; put "
+            "the Landmarks folder or Landmarks.zip of the distribution beside the frames."
+        )
+    return [
+        common.face_image(image, square or found[-1])
+        for image, square in zip(images, squares, strict=True)
+    ]

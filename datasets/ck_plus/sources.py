@@ -1,0 +1,154 @@
+"""The two forms in which CK+ is handed round, read into labelled sequences."""
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from datasets import files
+from deep_emotion_jax.errors import UserError
+
+# FER-2013's names and order, then what FER-2013 has not or CK+ does not label.
+LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "contempt", "neutral")
+# What a file of the original says, from 1; 0 would be neutral, which no sequence is.
+_CODES = ("angry", "contempt", "disgust", "fear", "happy", "sad", "surprise")
+_FOLDERS = {
+    "anger": "angry",
+    "contempt": "contempt",
+    "disgust": "disgust",
+    "fear": "fear",
+    "happy": "happy",
+    "sadness": "sad",
+    "surprise": "surprise",
+}
+_NAME = re.compile(r"S\d{3}_\d{3}_\d{8}(?!\d)")
+_EXPECTED = "cohn-kanade-images/S###/###/*.png or CK+48/<emotion>/S###_###_########.png"
+
+Read = Callable[[], bytes]
+
+
+class Frame(NamedTuple):
+    """One picture: `key` is its file name without ending; `landmarks` may be missing."""
+
+    key: str
+    path: Path
+    read: Read
+    landmarks: tuple[Path, Read] | None
+
+
+class Sequence(NamedTuple):
+    """The frames of a labelled sequence in order, from neutral to apex in the original."""
+
+    name: str
+    subject: str
+    label: str
+    frames: list[Frame]
+
+
+class Source(NamedTuple):
+    """All labelled sequences by name; `is_cropped`: CK+48, the last three frames at 48 x 48."""
+
+    sequences: list[Sequence]
+    is_cropped: bool
+
+
+@contextlib.contextmanager
+def open_source(path: Path) -> Iterator[Source]:
+    """Finds the labelled sequences; frames can be read while the context is open.
+
+    Args:
+      path: a folder, with archives in it or not, or an archive.
+
+    Raises:
+      UserError: nothing is found, both forms are, a label is malformed, or a file is there twice.
+    """
+    with files.open_files(path, (".png",), ("_emotion.txt",), ("_landmarks.txt",)) as found:
+        frames, labels, landmarks = (
+            _by_name(found, ending) for ending in (".png", "_emotion.txt", "_landmarks.txt")
+        )
+        if not frames:
+            raise files.nothing_found(path, _EXPECTED, "ck_plus")
+        originals = {name for name, (file, _) in frames.items() if _is_original(file, name)}
+        if originals and len(originals) < len(frames):
+            other = next(file for name, (file, _) in frames.items() if name not in originals)
+            raise UserError(
+                f"{path} holds both CK+48, such as {other}, and the original frames; give the path "
+                "of one of them."
+            )
+        if originals and not labels:
+            raise UserError(
+                f"{path} holds the frames but no Emotion/S###/###/*_emotion.txt; put the Emotion "
+                "folder or Emotion_labels.zip beside them."
+            )
+        label_of = _labels_of_files(labels, frames) if originals else _labels_of_folders(frames)
+        yield Source(_sequences(frames, label_of, landmarks), is_cropped=not originals)
+
+
+def _by_name(found: Mapping[Path, Read], ending: str) -> dict[str, tuple[Path, Read]]:
+    """Frame name -> file; what is not named after a frame is left out."""
+    wanted = (p for p in found if p.name.lower().endswith(ending) and _NAME.match(p.name))
+    paths = files.by_key(wanted, lambda path: path.name[: len("S###_###_########")])
+    return {name: (path, found[path]) for name, path in paths.items()}
+
+
+def _sequence(name: str) -> str:
+    return name[: len("S###_###")]
+
+
+def _is_original(path: Path, name: str) -> bool:
+    return "_".join(path.parts[-3:-1]) == _sequence(name)
+
+
+def _label(path: Path, read: Read) -> str:
+    text = read().decode("ascii", errors="replace").strip()
+    try:
+        code = float(text)  # Written as 3.0000000e+00.
+    except ValueError:
+        code = 0
+    if code not in range(1, len(_CODES) + 1):
+        raise UserError(f"{path} holds {text[:40]!r}, not a number from 1 to {len(_CODES)}.")
+    return _CODES[int(code) - 1]
+
+
+def _labels_of_files(
+    labels: Mapping[str, tuple[Path, Read]], frames: Mapping[str, tuple[Path, Read]]
+) -> dict[str, str]:
+    for name, (path, _) in labels.items():
+        if name not in frames:  # It is the apex, the last of its sequence.
+            raise UserError(
+                f"{path} labels the frame {name}.png, which is not there; get the whole of "
+                "cohn-kanade-images."
+            )
+    return {_sequence(name): _label(path, read) for name, (path, read) in labels.items()}
+
+
+def _labels_of_folders(frames: Mapping[str, tuple[Path, Read]]) -> dict[str, str]:
+    labels: dict[str, tuple[str, Path]] = {}
+    for name, (path, _) in frames.items():
+        label = _FOLDERS.get(path.parent.name.lower())
+        if label is None:
+            raise UserError(
+                f"{path} lies in folder {path.parent.name!r}, neither in one of "
+                f"{', '.join(_FOLDERS)} nor, as in the original, in {name[:4]}/{name[5:8]}."
+            )
+        before, other = labels.setdefault(_sequence(name), (label, path))
+        if before != label:
+            raise UserError(f"{path} and {other} are one sequence in two classes; remove one.")
+    return {name: label for name, (label, _) in labels.items()}
+
+
+def _sequences(
+    frames: Mapping[str, tuple[Path, Read]],
+    label_of: Mapping[str, str],
+    landmarks: Mapping[str, tuple[Path, Read]],
+) -> list[Sequence]:
+    grouped: dict[str, list[Frame]] = {name: [] for name in sorted(label_of)}
+    for name in sorted(frames):
+        if _sequence(name) in grouped:
+            frame = Frame(name, *frames[name], landmarks.get(name))
+            grouped[_sequence(name)].append(frame)
+    return [
+        Sequence(name, name[: len("S###")], label_of[name], members)
+        for name, members in grouped.items()
+    ]

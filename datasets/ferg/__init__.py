@@ -1,0 +1,1 @@
+"""FERG-DB, the Facial Expression Research Group 2D database of cartoon characters."""

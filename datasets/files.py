@@ -1,0 +1,130 @@
+"""Finds and reads raw files in folders and zip archives, without unpacking anything to disk."""
+
+import contextlib
+import functools
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO
+
+from deep_emotion_jax.errors import UserError
+
+MAX_FILE_BYTES = 1 << 20
+
+
+@contextlib.contextmanager
+def open_files(root: Path, *kinds: tuple[str, ...]) -> Iterator[dict[Path, Callable[[], bytes]]]:
+    """Finds files below a folder or in a zip archive; nothing is ever extracted to disk.
+
+    A folder may hold archives: they are searched for those kinds of which nothing lies unpacked.
+    Hidden files and macOS's `__MACOSX` twins are skipped.
+
+    Args:
+      root: a folder or a zip archive.
+      *kinds: groups of endings, in lower case, such as `(".jpg", ".jpeg")`.
+
+    Yields:
+      Path, in order, -> a function that returns the content while this context is open. For the
+      member of an archive the path is `archive / member`.
+
+    Raises:
+      UserError: an archive is damaged, here or when its member is read, or a file is larger than
+        `MAX_FILE_BYTES`.
+    """
+    loose = [path for path in root.rglob("*") if path.is_file()] if root.is_dir() else []
+    found: dict[Path, Callable[[], bytes]] = {
+        path: functools.partial(_read_file, path) for path in _select(loose, kinds, root)
+    }
+    packed = [kind for kind in kinds if not any(path.name.lower().endswith(kind) for path in found)]
+    archives = _select(loose, [(".zip",)], root) if root.is_dir() else [root]
+    with contextlib.ExitStack() as stack:
+        for path in archives if packed else ():
+            with _zip_errors(path):
+                archive = stack.enter_context(zipfile.ZipFile(path))
+            members = {Path(f"{path}/{name}"): name for name in archive.namelist()}
+            for member in _select(members, packed, path):
+                found[member] = functools.partial(_read_member, archive, members[member])
+        yield dict(sorted(found.items()))
+
+
+def read_files(
+    root: Path, endings: tuple[str, ...] = (".jpg", ".jpeg", ".png")
+) -> Iterator[tuple[Path, bytes]]:
+    """Yields path and content of what `open_files` finds of one kind, with its errors."""
+    with open_files(root, endings) as files:
+        for path, read in files.items():
+            yield path, read()
+
+
+def by_key(paths: Iterable[Path], key: Callable[[Path], str]) -> dict[str, Path]:
+    """Files by the key that names their example.
+
+    Raises:
+      UserError: two files have the same key.
+    """
+    found: dict[str, Path] = {}
+    for path in paths:
+        other = found.setdefault(key(path), path)
+        if other is not path:
+            raise UserError(f"{path} is there a second time, as {other}; keep one of them.")
+    return found
+
+
+def nothing_found(path: Path, expected: str, dataset: str) -> UserError:
+    """The error for a folder or an archive in which nothing of a dataset is found.
+
+    Args:
+      path: what was searched.
+      expected: the names that were looked for.
+      dataset: the folder of `datasets` whose README helps.
+    """
+    if path.is_dir():
+        names = {entry.name for entry in path.iterdir()}
+    else:
+        with _zip_errors(path), zipfile.ZipFile(path) as archive:
+            names = {name.split("/")[0] for name in archive.namelist()}
+    found = ", ".join(sorted(names)[:8]) or "nothing"
+    return UserError(
+        f"{path} holds no {expected} (found: {found}); the README of datasets/{dataset} tells "
+        "where to get them."
+    )
+
+
+def _select(paths: Iterable[Path], kinds: Iterable[tuple[str, ...]], root: Path) -> Iterator[Path]:
+    endings = tuple(ending for kind in kinds for ending in kind)
+    for path in paths:
+        parts = path.relative_to(root).parts
+        hidden = any(part.startswith((".", "__MACOSX")) for part in parts)
+        if path.name.lower().endswith(endings) and not hidden:
+            yield path
+
+
+@contextlib.contextmanager
+def _zip_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    # RuntimeError: encrypted, or (NotImplementedError) an unknown compression.
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path} is not a whole zip archive ({error}); download it again."
+        ) from error
+
+
+def _read_file(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return _read_small(file, path)
+
+
+def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
+    path = Path(str(archive.filename))
+    with _zip_errors(path), archive.open(name) as file:
+        return _read_small(file, path / name)
+
+
+def _read_small(file: IO[bytes], path: Path) -> bytes:
+    # Reading one byte past the limit tells, whatever size an archive claims for its member.
+    data = file.read(MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES:
+        raise UserError(f"{path} is larger than {MAX_FILE_BYTES} bytes: not one of these images.")
+    return data

@@ -1,0 +1,287 @@
+"""Scores, tables, cross-validation and region maps.
+
+    python eval.py evaluate --workdir runs/fer2013 --split test
+    python eval.py evaluate --model fer2013-paper --dataset fer2013 --manual-dir PATH
+    python eval.py table --runs runs
+    python eval.py cross-validate --config configs/ck_plus.py --config.manual_dir=PATH
+    python eval.py seeds --config configs/fer2013.py --config.manual_dir=PATH --num 5
+    python eval.py folds --config configs/ck_plus.py
+    python eval.py regions --workdir runs/fer2013
+
+Settings of the training commands are given as for main.py.
+"""
+
+import argparse
+import csv
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import main as training  # first: it sets the number of CPU devices
+
+# isort: split
+import jax
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from deep_emotion_jax import metrics, report
+from deep_emotion_jax.data import Split
+from deep_emotion_jax.errors import UserError
+from deep_emotion_jax.pretrained import load_pretrained
+from deep_emotion_jax.protocols import Fold, join, make_folds
+from deep_emotion_jax.results import write_regions
+from deep_emotion_jax.tables import results_table
+from deep_emotion_jax.train import make_logits, split_model
+from deep_emotion_jax.weights import Trained, load_model
+
+PARTS = ("train", "validation", "test")
+
+
+class Entry(NamedTuple):
+    """A trained network and the division of the data it is scored on."""
+
+    name: str
+    trained: Trained
+    fold: Fold
+
+
+def read_config(arguments: list[str]) -> tuple[ConfigDict, str]:
+    """The config of flags as main.py takes them, and the name of its file."""
+    training.parse_flags([sys.argv[0], *arguments])
+    return training.CONFIG.value, training.config_name()
+
+
+def cross_validate(options: argparse.Namespace, rest: list[str]) -> None:
+    """Trains every fold of the protocol in which nobody is on two sides, in one program."""
+    config, name = read_config(rest)
+    config.protocol = "subjects"
+    training.run(config, Path(training.WORKDIR.value or f"runs/{name}_subjects"))
+
+
+def seeds(options: argparse.Namespace, rest: list[str]) -> None:
+    """Trains one config from several seeds in one program."""
+    config, name = read_config(rest)
+    chosen = range(config.seed, config.seed + options.num)
+    training.run(config, Path(training.WORKDIR.value or f"runs/{name}_seeds"), chosen)
+
+
+def folds(options: argparse.Namespace, rest: list[str]) -> None:
+    """Prints on which side of each fold every example is, one line each."""
+    config, _ = read_config(rest)
+    splits, _ = training.load_dataset(config)
+    keys = join(splits).keys
+    for fold in make_folds(config.dataset, config.protocol, splits, config.seed):
+        for part in PARTS:
+            for key in sorted(keys[i] for i in getattr(fold, part)):
+                print(f"{fold.name}\t{part}\t{key}")
+
+
+def table(options: argparse.Namespace) -> None:
+    """Prints the paper's results table beside ours, as Markdown."""
+    print(results_table(options.runs))
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Scores the networks of a workdir, or one network, on a split."""
+    entries, data, class_names, name = _entries(options)
+    folder = options.workdir or Path()
+    found, rows = [], []
+    for entry in entries:
+        index = getattr(entry.fold, options.split)
+        if not len(index):
+            raise UserError(f"the data have no {options.split} images; choose another --split")
+        chosen = data.select(index)
+        logits = _logits(entry.trained, chosen.images, options.flip)
+        score = metrics.evaluate(logits, chosen.labels)
+        found.append(score)
+        rows.append((entry.name, *_cells(score)))
+        if options.predictions:
+            path = options.predictions
+            if len(entries) > 1:
+                path = path.with_stem(f"{path.stem}-{entry.name}")
+            _write_predictions(path, chosen, logits, class_names)
+            print(f"predictions in {path}")
+    over_runs = metrics.mean_and_interval([score.accuracy for score in found])
+    averaging = " with flip averaging" if options.flip else ""
+    print(f"{name}, {options.split} split{averaging}, {found[0].count} images\n")
+    recalls = [f"recall {label}" for label in class_names]
+    header = ("run", "accuracy %", "95 % interval", "macro-F1", "calibration error", *recalls)
+    print(report.markdown_table(header, rows))
+    if over_runs.std is not None:
+        low, high = over_runs.interval95 or (0, 0)
+        print(
+            f"\naccuracy over {over_runs.count} runs: {over_runs.mean:.2%}, standard deviation "
+            f"{over_runs.std:.2%}, 95 % interval {low:.2%} to {high:.2%}"
+        )
+    if options.workdir:
+        stem = f"evaluate_{options.split}" + ("_flip" if options.flip else "")
+        matrix = np.sum([score.confusion_matrix for score in found], axis=0)
+        title = f"{name} {options.split}{averaging}: {np.trace(matrix) / matrix.sum():.2%}"
+        report.confusion_matrix_png(matrix, class_names, folder / f"{stem}.png", title)
+        report.confusion_matrix_csv(matrix, class_names, folder / f"{stem}.csv")
+        runs = {entry.name: score.to_json() for entry, score in zip(entries, found, strict=True)}
+        report.write_json(
+            folder / f"{stem}.json", {"over_runs": dataclasses.asdict(over_runs), "runs": runs}
+        )
+        print(f"\nresults in {folder}: {stem}.json, {stem}.png, {stem}.csv")
+
+
+def regions(options: argparse.Namespace) -> None:
+    """Draws the paper's region figure, and the most telling single faces, of a finished run."""
+    entries, data, class_names, name = _entries(options)
+    entry = entries[0]
+    faces = data.select(getattr(entry.fold, options.split))
+    path = options.workdir / f"regions_{options.split}.png"
+    write_regions(entry.trained.model, faces, class_names, f"{name} {options.split}", path)
+    print(f"results in {path}")
+
+
+def _entries(options: argparse.Namespace) -> tuple[list[Entry], Split, list[str], str]:
+    """The networks to score, the data joined, its class names, and what to call all this."""
+    config, _ = read_config([])
+    trained: dict[str, Trained]
+    if options.workdir:
+        saved = _read_workdir(options.workdir)
+        config.update(saved["config"])
+        trained = {
+            name: load_model(options.workdir / "weights" / f"{name}.safetensors")
+            for name in saved["runs"]
+        }
+    else:
+        config.dataset = options.dataset
+        path = Path(options.model)
+        model = load_model(path) if path.suffix else load_pretrained(options.model)
+        trained = {path.stem: model}
+    config.data_dir = options.data_dir
+    config.manual_dir = options.manual_dir
+    splits, class_names = training.load_dataset(config)
+    data = join(splits)
+    for name, model in trained.items():
+        if list(model.classes) != class_names:
+            raise UserError(
+                f"{name} names {list(model.classes)}, the images of {config.dataset} are labelled "
+                f"{class_names}"
+            )
+    if options.workdir and config.protocol != "official":
+        if data.fingerprint() != saved["fingerprint"]:
+            raise UserError(
+                f"the data are not those that {options.workdir} was trained on, so what was test "
+                "there may be training here; give the same --data-dir"
+            )
+        seeds = sorted({int(name.rsplit("-", 1)[1]) for name in trained})
+    else:
+        seeds = [config.seed]
+    by_name = {
+        f"{fold.name}-seed-{seed}": fold
+        for seed in seeds
+        for fold in make_folds(config.dataset, config.protocol, splits, seed)
+    }
+    official = next(iter(by_name.values()))
+    entries = [Entry(name, model, by_name.get(name, official)) for name, model in trained.items()]
+    title = str(options.workdir or f"{options.model} on {config.dataset}")
+    return entries, data, class_names, title
+
+
+def _read_workdir(workdir: Path) -> dict[str, Any]:
+    try:
+        return json.loads((workdir / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{workdir} is not the folder of a run of main.py: {error}") from error
+
+
+def _logits(trained: Trained, images: np.ndarray, flip: bool) -> np.ndarray:
+    """Logits, or with `flip` the logarithm of the mean probabilities of a face and its mirror."""
+    program = partial(jax.jit(make_logits(trained.model)), *split_model(trained.model))
+    logits = program(images)
+    if flip:
+        both = np.stack([logits, program(images[:, :, ::-1])])
+        logits = jax.nn.logsumexp(jax.nn.log_softmax(both), axis=0)
+    return np.asarray(logits)
+
+
+def _cells(score: metrics.Metrics) -> tuple[str, ...]:
+    low, high = score.interval95
+    return (
+        f"{100 * score.accuracy:.2f}",
+        f"{100 * low:.2f} to {100 * high:.2f}",
+        f"{score.macro_f1:.3f}",
+        f"{score.calibration_error:.3f}",
+        *("-" if share is None else f"{100 * share:.1f}" for share in score.per_class_recall),
+    )
+
+
+def _write_predictions(
+    path: Path, split: Split, logits: np.ndarray, class_names: Sequence[str]
+) -> None:
+    """One row an image: key, label, prediction, and the probability of every class."""
+    probabilities = np.asarray(jax.nn.softmax(logits))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["key", "label", "predicted", *class_names])
+        for key, label, row in zip(split.keys, split.labels, probabilities, strict=True):
+            shares = [f"{share:.4f}" for share in row]
+            writer.writerow([key, class_names[label], class_names[row.argmax()], *shares])
+
+
+def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Reads the command line; the rest goes to the config."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, function: Any) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=function.__doc__, allow_abbrev=False)
+        command.set_defaults(function=function)
+        return command
+
+    def add_data(command: argparse.ArgumentParser) -> None:
+        command.add_argument("--split", choices=PARTS, default="test", help="default: test")
+        command.add_argument("--data-dir", default="data", help="the prepared data; default: data")
+        command.add_argument("--manual-dir", default="", help="the raw data, if not yet prepared")
+
+    command = add("evaluate", evaluate)
+    which = command.add_mutually_exclusive_group(required=True)
+    which.add_argument("--workdir", type=Path, help="a finished run of main.py or eval.py")
+    which.add_argument("--model", help="shipped weights by name, or a .safetensors file")
+    command.add_argument("--dataset", default="fer2013", help="of --model; default: fer2013")
+    add_data(command)
+    command.add_argument("--flip", action="store_true", help="average with the mirrored face")
+    command.add_argument("--predictions", type=Path, help="CSV file to write, with keys")
+    command = add("regions", regions)
+    command.add_argument("--workdir", type=Path, required=True)
+    add_data(command)
+    command = add("table", table)
+    command.add_argument("--runs", type=Path, default=Path("runs"), help="default: runs")
+    add("cross-validate", cross_validate)
+    command = add("seeds", seeds)
+    command.add_argument("--num", type=int, default=5, help="how many; default: 5")
+    add("folds", folds)
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.function not in (cross_validate, seeds, folds):
+        parser.error(f"unrecognised arguments: {' '.join(rest)}")
+    return options, rest
+
+
+def run(arguments: list[str]) -> None:
+    """Runs one command."""
+    logging.set_verbosity(logging.WARNING)
+    options, rest = parse(arguments)
+    if options.function in (cross_validate, seeds, folds):
+        options.function(options, rest)
+    else:
+        options.function(options)
+
+
+if __name__ == "__main__":
+    try:
+        run(sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"error: {error}")

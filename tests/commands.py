@@ -1,0 +1,37 @@
+"""The commands of the repository, as a user runs them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*arguments):
+    """Runs `python ARGUMENTS` in the repository and waits."""
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+
+
+def train_arguments(prepared, workdir, epochs=3):
+    """A short training on the small dataset of the `prepared` fixture."""
+    return [
+        *("main.py", f"--workdir={workdir}", f"--config.data_dir={prepared}"),
+        *(f"--config.num_epochs={epochs}", "--config.recipe.batch_size=16"),
+        "--config.seconds_between_checkpoints=0",
+    ]
+
+
+def fails(*arguments, words):
+    """Runs a command that must end with one message that has these words, and no traceback."""
+    done = run(*arguments)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert str(word) in done.stderr

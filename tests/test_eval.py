@@ -1,0 +1,94 @@
+"""The evaluation commands as a user runs them, on a short training."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from commands import fails, run, train_arguments
+
+
+def test_evaluate_repeats_what_the_run_reported(prepared, finished, tmp_path):
+    workdir = finished[0]
+    path = tmp_path / "predictions.csv"
+    done = run(
+        "eval.py",
+        "evaluate",
+        f"--workdir={workdir}",
+        f"--data-dir={prepared}",
+        f"--predictions={path}",
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((workdir / "summary.json").read_text())
+    accuracy = summary["accuracy"]["test"]
+    assert f"{100 * accuracy:.2f}" in done.stdout
+    stored = json.loads((workdir / "evaluate_test.json").read_text())
+    assert stored["over_runs"]["mean"] == accuracy
+    assert (
+        stored["runs"]["official-seed-0"]["confusion_matrix"]
+        == (summary["runs"][0]["test"]["confusion_matrix"])
+    )
+    rows = list(csv.DictReader(path.open()))
+    assert len({row["key"] for row in rows}) == 35
+    assert np.mean([row["label"] == row["predicted"] for row in rows]) == pytest.approx(accuracy)
+    shares = np.array([[float(row[name]) for name in summary["classes"]] for row in rows])
+    np.testing.assert_allclose(shares.sum(1), 1, atol=5e-4)
+
+
+def test_flip_averaging_is_reported_apart(prepared, finished):
+    workdir = finished[0]
+    done = run("eval.py", "evaluate", f"--workdir={workdir}", f"--data-dir={prepared}", "--flip")
+    assert "with flip averaging" in done.stdout
+    assert (workdir / "evaluate_test_flip.json").exists()
+
+
+def test_table_has_a_line_for_what_was_not_run(finished):
+    done = run("eval.py", "table", f"--runs={finished[0].parent}")
+    lines = done.stdout.splitlines()
+    assert sum("not run" in line for line in lines) == 7
+    assert any("FER-2013" in line and "70.02" in line for line in lines)
+
+
+def test_table_of_finished_runs(tmp_path):
+    interval = {"interval95": [0.5, 0.7]}
+    summary = {
+        "dataset": "ck_plus",
+        "protocol": "subjects",
+        "over_runs": {
+            "test": {"mean": 0.8412, "std": 0.05, "count": 10, "interval95": [0.8, 0.88]}
+        },
+        "runs": [{"test": interval}],
+    }
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "summary.json").write_text(json.dumps(summary))
+    done = run("eval.py", "table", f"--runs={tmp_path}")
+    (line,) = [line for line in done.stdout.splitlines() if "mine" in line]
+    for cell in ("CK+", "nobody on two sides", "not given", "84.12 ± 5.00", "80.00 to 88.00", "10"):
+        assert cell in line
+    (tmp_path / "mine" / "summary.json").write_text("{}")
+    fails("eval.py", "table", f"--runs={tmp_path}", words=("mine/summary.json",))
+
+
+def test_seeds_train_together(prepared, tmp_path):
+    arguments = train_arguments(prepared, tmp_path, epochs=1)[1:]
+    done = run("eval.py", "seeds", "--num=2", *arguments)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert [entry["seed"] for entry in summary["runs"]] == [0, 1]
+    accuracies = [entry["test"]["accuracy"] for entry in summary["runs"]]
+    assert summary["over_runs"]["test"]["mean"] == pytest.approx(np.mean(accuracies))
+    assert len(list((tmp_path / "weights").glob("*.safetensors"))) == 2
+
+
+def test_mistakes_are_one_message(prepared, finished, tmp_path):
+    data = f"--data-dir={prepared}"
+    fails("eval.py", "evaluate", f"--workdir={tmp_path}", data, words=(tmp_path, "main.py"))
+    fails(
+        "eval.py",
+        "evaluate",
+        "--model=nobody",
+        "--dataset=synthetic_faces",
+        data,
+        words=("nobody",),
+    )
+    fails("eval.py", "cross-validate", f"--config.data_dir={prepared}", words=("subjects",))
