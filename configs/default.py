@@ -25,6 +25,7 @@ def get_config() -> ConfigDict:
     config.recipe = ConfigDict()  # deep_emotion_jax.train.Recipe
     config.recipe.batch_size = 128
     config.recipe.learning_rate = 3e-3
+    config.recipe.optimizer = "adam"
     config.recipe.schedule = "cosine"
     config.recipe.warmup_epochs = 1.0
     config.recipe.weight_decay = 0.0

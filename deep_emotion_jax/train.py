@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
@@ -30,10 +31,12 @@ class Recipe(NamedTuple):
     Attributes:
       num_epochs: length of the training and of the learning-rate schedule.
       batch_size: images per step.
-      learning_rate: of Adam; the peak, if there is a schedule.
+      learning_rate: the peak, if there is a schedule.
+      optimizer: "adam" (the paper's), or "muon": momentum made orthogonal for kernels (Jordan et
+        al. 2024), scaled to the size of Adam's steps, and Adam for the rest.
       schedule: "constant", or "cosine" (linear warm-up, then cosine decay to zero).
       warmup_epochs: length of the warm-up of "cosine".
-      weight_decay: decoupled (AdamW), on kernels only.
+      weight_decay: decoupled (as in AdamW), on kernels only.
       fc_l2: lambda of the paper's loss: cross-entropy + lambda * ||w||^2 of the two fully connected
         layers of the classifier.
       label_smoothing: mass taken from the true class and spread over all.
@@ -44,6 +47,7 @@ class Recipe(NamedTuple):
     num_epochs: int
     batch_size: int
     learning_rate: float
+    optimizer: str = "adam"
     schedule: str = "cosine"
     warmup_epochs: float = 1.0
     weight_decay: float = 0.0
@@ -59,7 +63,7 @@ class TrainState(NamedTuple):
     Attributes:
       params: weights.
       stats: every other state of the model (BatchNorm statistics), may be empty.
-      opt_state: Adam's moments and the schedule's count.
+      opt_state: the optimizer's moments and the schedule's count.
       ema: moving average of the weights, or the weights themselves without one.
       step: int32, steps taken.
     """
@@ -77,14 +81,14 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
 
 
 def make_optimizer(recipe: Recipe, steps: int) -> tuple[optax.GradientTransformation, Callable]:
-    """Adam and the learning rate as a function of the step.
+    """The optimizer and the learning rate as a function of the step.
 
     Args:
       recipe: the recipe.
       steps: steps in an epoch.
 
     Raises:
-      ValueError: for an unknown schedule.
+      ValueError: for an unknown schedule or optimizer.
     """
     if recipe.schedule == "constant":
         rate: Callable = optax.constant_schedule(recipe.learning_rate)
@@ -97,13 +101,33 @@ def make_optimizer(recipe: Recipe, steps: int) -> tuple[optax.GradientTransforma
         )
     else:
         raise ValueError(f"schedule must be 'constant' or 'cosine', got {recipe.schedule!r}")
-    if not recipe.weight_decay:
-        return optax.adam(rate), rate
-    return optax.adamw(rate, weight_decay=recipe.weight_decay, mask=_kernels), rate
+    if recipe.optimizer == "adam":
+        return optax.adamw(rate, weight_decay=recipe.weight_decay, mask=_kernels), rate
+    if recipe.optimizer == "muon":
+        muon = optax.contrib.muon(
+            rate,
+            weight_decay=recipe.weight_decay,
+            muon_weight_dimension_numbers=_as_matrices,
+            consistent_rms=0.2,  # the usual size of Adam's steps, so that rates are comparable
+        )
+        return muon, rate
+    raise ValueError(f"optimizer must be 'adam' or 'muon', got {recipe.optimizer!r}")
 
 
 def _kernels(params: Pytree) -> Pytree:
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def _as_matrices(params: Pytree) -> Pytree:
+    """How Muon reads each kernel as a matrix: its last axis is the output."""
+    return jax.tree.map(
+        lambda leaf: (
+            optax.contrib.MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1)
+            if leaf.ndim > 1
+            else None
+        ),
+        params,
+    )
 
 
 def split_model(model: nnx.Module) -> tuple[Pytree, Pytree]:

@@ -186,6 +186,29 @@ def test_logits_of_every_image_once_whatever_the_count():
     np.testing.assert_allclose(logits, model(images.astype(jnp.float32) / 255), atol=1e-5)
 
 
+def test_muon_takes_orthogonal_steps_of_adams_size():
+    model = DeepEmotion(rngs=nnx.Rngs(0))
+    recipe = RECIPE._replace(optimizer="muon", schedule="constant", learning_rate=1.0)
+    optimizer, _ = make_optimizer(recipe, 1)
+    params = init_state(model, optimizer).params
+    keys = iter(jax.random.split(jax.random.key(0), 40))
+    grads = jax.tree.map(lambda leaf: jax.random.normal(next(keys), leaf.shape), params)
+    updates, _ = jax.jit(optimizer.update)(grads, optimizer.init(params), params)
+    kernel = np.asarray(updates["stages"][1]["convs"][1]["kernel"]).reshape(90, 10)
+    values = np.linalg.svd(kernel, compute_uv=False)
+    assert values.max() / values.min() < 2  # Newton-Schulz is approximate
+    np.testing.assert_allclose(np.sqrt(np.mean(kernel**2)), 0.2, rtol=0.2)
+    # Adam's first step (Nesterov's form) on the rest: one size, against the gradient.
+    bias = updates["fc1"]["bias"] / -np.sign(grads["fc1"]["bias"])
+    assert bias[0] > 0
+    np.testing.assert_allclose(bias, bias[0], rtol=1e-3)
+
+
+def test_unknown_optimizer():
+    with pytest.raises(ValueError, match="'sgd'"):
+        make_optimizer(RECIPE._replace(optimizer="sgd"), 1)
+
+
 def test_schedules():
     _, rate = make_optimizer(Recipe(10, 8, 0.1, warmup_epochs=2), steps=5)
     np.testing.assert_allclose([rate(0), rate(10), rate(50)], [0, 0.1, 0], atol=1e-7)
