@@ -9,11 +9,13 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """Flips and small shifts, label smoothing, cosine decay, averaged weights."""
+    """Muon with weight decay, cosine decay, averaged weights, flips and small shifts."""
     config = default.get_config()
     config.dataset = "fer2013"
     config.num_epochs = 60
+    config.recipe.optimizer = "muon"
     config.recipe.learning_rate = 4e-3
+    config.recipe.weight_decay = 0.1
     config.augmentation.shift = 0.06
     config.model.dropout = 0.1
     return config
