@@ -34,7 +34,7 @@ from deep_emotion_jax.data import Split
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.pretrained import load_pretrained
 from deep_emotion_jax.protocols import Fold, join, make_folds
-from deep_emotion_jax.results import write_regions
+from deep_emotion_jax.regions import truth_scores, write_regions, write_telling_faces
 from deep_emotion_jax.tables import results_table
 from deep_emotion_jax.train import make_logits, split_model
 from deep_emotion_jax.weights import Trained, load_model
@@ -132,13 +132,37 @@ def evaluate(options: argparse.Namespace) -> None:
 
 
 def regions(options: argparse.Namespace) -> None:
-    """Draws the paper's region figure, and the most telling single faces, of a finished run."""
+    """Draws the paper's region figure and telling faces; scores maps where truth is known."""
     entries, data, class_names, name = _entries(options)
-    entry = entries[0]
-    faces = data.select(getattr(entry.fold, options.split))
-    path = options.workdir / f"regions_{options.split}.png"
-    write_regions(entry.trained.model, faces, class_names, f"{name} {options.split}", path)
-    print(f"results in {path}")
+    model, fold = entries[0].trained.model, entries[0].fold
+    faces = data.select(getattr(fold, options.split))
+    stem = options.workdir / f"regions_{options.split}"
+    written = [stem.with_suffix(".png"), stem.with_name(f"{stem.name}_telling.png")]
+    write_regions(model, faces, class_names, f"{name} {options.split}", written[0])
+    write_telling_faces(model, faces, class_names, f"{name} {options.split}", written[1])
+    if faces.evidence is not None:
+        scores = truth_scores(model, faces, len(class_names))
+        written.append(stem.with_suffix(".json"))
+        report.write_json(written[-1], scores)
+        chance = scores.pop("chance")
+        print(f"{chance['faces']} faces; the true regions cover {chance['mask']:.1%} of them\n")
+        header = (
+            "map",
+            "importance inside %",
+            "pointing hits %",
+            "rank correlation, shuffled weights",
+        )
+        rows = [
+            (
+                method,
+                f"{100 * score['mass_inside']:.1f}",
+                f"{100 * score['pointing_hit']:.1f}",
+                "-" if score["after_shuffling"] is None else f"{score['after_shuffling']:.2f}",
+            )
+            for method, score in scores.items()
+        ]
+        print(report.markdown_table(header, rows) + "\n")
+    print(f"results in {', '.join(map(str, written))}")
 
 
 def _entries(options: argparse.Namespace) -> tuple[list[Entry], Split, list[str], str]:

@@ -17,12 +17,14 @@ class Split(NamedTuple):
       labels: int32 [N].
       keys: the N example keys; folds and random splits are functions of these.
       subjects: who is in each of the N images, "" where the dataset does not say.
+      evidence: bool [N, 48, 48], True where the expression shows, or None where that is not known.
     """
 
     images: np.ndarray
     labels: np.ndarray
     keys: list[str]
     subjects: list[str]
+    evidence: np.ndarray | None = None
 
     def select(self, index: np.ndarray) -> "Split":
         """The examples at these places."""
@@ -31,6 +33,7 @@ class Split(NamedTuple):
             self.labels[index],
             [self.keys[i] for i in index],
             [self.subjects[i] for i in index],
+            None if self.evidence is None else self.evidence[index],
         )
 
     def fingerprint(self) -> str:
@@ -47,7 +50,7 @@ def load_split(source: Any) -> Split:
 
     Args:
       source: `len` and indexing; examples hold `image` uint8 [48, 48, 1], `label`, `key` and, where
-        the dataset knows, `subject`.
+        the dataset knows, `subject` and `evidence_mask` uint8 [48, 48, 1].
 
     Returns:
       The split, in the source's order.
@@ -58,12 +61,15 @@ def load_split(source: Any) -> Split:
             example["label"],
             example["key"].decode(),
             example.get("subject", b"").decode(),
+            example.get("evidence_mask"),
         )
     )
     # Threads decode while others read; the order stays.
     examples = list(dataset.to_iter_dataset(grain.ReadOptions(num_threads=4)))
-    images, labels, keys, subjects = zip(*examples, strict=True)
-    return Split(np.stack(images), np.asarray(labels, np.int32), list(keys), list(subjects))
+    images, labels, keys, subjects, masks = zip(*examples, strict=True)
+    evidence = None if masks[0] is None else np.stack(masks)[..., 0] > 0
+    labels = np.asarray(labels, np.int32)
+    return Split(np.stack(images), labels, list(keys), list(subjects), evidence)
 
 
 def batch_indices(

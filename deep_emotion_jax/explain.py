@@ -97,6 +97,47 @@ def occlusion_maps(
     return (total / np.outer(rows.sum(0), columns.sum(0))).astype(np.float32)
 
 
+def gradient_maps(
+    logits_fn: LogitsFn,
+    weights: Any,
+    images: np.ndarray,
+    labels: np.ndarray,
+    samples: int = 16,
+    noise: float = 0.1,
+) -> np.ndarray:
+    """Maps how strongly each pixel moves the true class's log-probability: SmoothGrad.
+
+    The absolute gradient, averaged over noisy copies of the image (Smilkov et al., "SmoothGrad",
+    2017). The noise is the same on every call.
+
+    Args:
+      logits_fn: as in `occlusion_maps`.
+      weights: its pytree of arrays.
+      images: [N, H, W, C] floats in [0, 1].
+      labels: [N] integers in [0, K), the true classes.
+      samples: noisy copies of each image.
+      noise: standard deviation of the noise, in the units of `images`.
+
+    Returns:
+      [N, H, W] float32, not negative.
+    """
+
+    @jax.jit
+    def run(weights: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
+        def log_probability(copies: jax.Array, label: jax.Array) -> jax.Array:
+            return jax.nn.log_softmax(logits_fn(weights, copies))[:, label].sum()
+
+        def one(example: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+            image, label, key = example
+            copies = image + noise * jax.random.normal(key, (samples, *image.shape))
+            return jnp.abs(jax.grad(log_probability)(copies, label)).mean(0).sum(-1)
+
+        keys = jax.random.split(jax.random.key(0), len(images))
+        return jax.lax.map(one, (images, labels, keys))
+
+    return np.asarray(run(weights, jnp.asarray(images, jnp.float32), jnp.asarray(labels)))
+
+
 def average_by_class(
     maps: np.ndarray, labels: np.ndarray, num_classes: int, keep: np.ndarray | None = None
 ) -> np.ndarray:

@@ -77,12 +77,13 @@ def make_folds(dataset: str, protocol: str, splits: dict[str, Split], seed: int)
 
 def join(splits: dict[str, Split]) -> Split:
     """All splits as one, in their order."""
-    images, labels, keys, subjects = zip(*splits.values(), strict=True)
+    images, labels, keys, subjects, evidence = zip(*splits.values(), strict=True)
     return Split(
         np.concatenate(images),
         np.concatenate(labels),
         [*chain.from_iterable(keys)],
         [*chain.from_iterable(subjects)],
+        None if any(masks is None for masks in evidence) else np.concatenate(evidence),
     )
 
 
