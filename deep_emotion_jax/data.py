@@ -68,8 +68,8 @@ def load_split(source: Any) -> Split:
     examples = list(dataset.to_iter_dataset(grain.ReadOptions(num_threads=4)))
     images, labels, keys, subjects, masks = zip(*examples, strict=True)
     evidence = None if masks[0] is None else np.stack(masks)[..., 0] > 0
-    labels = np.asarray(labels, np.int32)
-    return Split(np.stack(images), labels, list(keys), list(subjects), evidence)
+    names = np.asarray(labels, np.int32)
+    return Split(np.stack(images), names, list(keys), list(subjects), evidence)
 
 
 def batch_indices(

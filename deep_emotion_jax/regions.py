@@ -51,8 +51,8 @@ def importance(model: DeepEmotion, faces: Split, method: str) -> np.ndarray:
 
     if method == "gradient":
         return gradient_maps(logits, weights, images, faces.labels)
-    mode = "flip" if "flips" in method else "drop"
-    return occlusion_maps(logits, weights, images, faces.labels, mode=mode)
+    flips = method == "occlusion, label flips"
+    return occlusion_maps(logits, weights, images, faces.labels, mode="flip" if flips else "drop")
 
 
 def write_regions(
