@@ -15,7 +15,7 @@ from deep_emotion_jax.data import Split
 from deep_emotion_jax.errors import UserError
 
 PROTOCOLS = ("official", "paper", "subjects")
-SUBJECT_FOLDS = {"ck_plus": 10}  # any other dataset leaves one subject out at a time
+SUBJECT_FOLDS = {"ck_plus": 10, "synthetic_faces": 10}  # others leave one subject out at a time
 
 
 class Fold(NamedTuple):
@@ -39,7 +39,7 @@ def make_folds(dataset: str, protocol: str, splits: dict[str, Split], seed: int)
 
     "official" is the dataset's own division. "paper" is the random division the paper used, as it
     is commonly quoted; near-copies of one face may sit on both sides. "subjects" is the honest one:
-    nobody is on two sides (ck_plus: 10 folds of persons; others: leave one subject out).
+    nobody is on two sides (10 folds of persons where there are many; else one left out at a time).
 
     Args:
       dataset: its name.
