@@ -102,7 +102,7 @@ def curves_png(records: Sequence[Mapping[str, Any]], path: PathLike) -> None:
     """
     if not records:
         raise ValueError("There is no epoch to draw.")
-    epochs = np.array([record["epoch"] for record in records])
+    epochs = np.array([int(record["epoch"]) for record in records])
     rates = _column(records, "learning_rate")
     validation = _column(records, "validation_accuracy")
 
