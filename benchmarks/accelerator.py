@@ -1,0 +1,214 @@
+"""Training speed of this project alone, in absolute figures, on whatever device JAX finds.
+
+    python -m benchmarks.accelerator
+
+One call, at most ten minutes, no data and no PyTorch. Whole epochs of FER-2013's size (28,709
+images, augmentation as in configs/fer2013.py, shuffling, Adam, averaged weights) as `fit.fit` runs
+them, for one model and for 8 at once, at the paper's batch and larger ones. The fractions are of
+two limits measured on the same device: arithmetic, of a large float32 matmul at JAX's default
+precision (TF32 on NVIDIA), and memory, of a large copy. The network needs 17.4 MFLOP an image and
+training step, and 1.2 MB if each layer's output is written and read once, and its gradient too;
+fusing layers moves less.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import common
+from deep_emotion_jax.augment import Augmentation
+from deep_emotion_jax.train import (
+    Recipe,
+    for_each_run,
+    init_state,
+    make_epoch,
+    make_optimizer,
+    steps_per_epoch,
+)
+
+# (multiply-adds, numbers in the output) of each layer of the network.
+LAYERS = (
+    *((46**2 * 90, 46**2 * 10), (44**2 * 900, 44**2 * 10), (0, 22**2 * 10)),
+    *((20**2 * 900, 20**2 * 10), (18**2 * 900, 18**2 * 10), (0, 9**2 * 10)),
+    *((48**2 * 72, 48**2 * 8), (0, 12**2 * 8), (12**2 * 720, 12**2 * 10), (0, 90)),
+    *((90 * 32, 32), (32 * 6, 6), (0, 810), (810 * 50, 50), (50 * 7, 7)),
+)
+# A multiply-add is two operations; the backward pass is twice the forward one.
+FLOP = 6 * sum(multiply_adds for multiply_adds, _ in LAYERS)
+BYTES = 4 * 4 * sum(numbers for _, numbers in LAYERS)
+
+
+class Sizes(NamedTuple):
+    """What is measured.
+
+    Attributes:
+      images: in an epoch.
+      batches: sizes, the paper's first.
+      models: at once, one first.
+      matmul: side of the square matrices of the arithmetic limit.
+      copy: float32 numbers copied for the memory limit.
+      seconds: to spend on each case, after its compilation, and one epoch at least.
+      deadline: seconds after which no further case is begun.
+    """
+
+    images: int
+    batches: tuple[int, ...]
+    models: tuple[int, int]
+    matmul: int
+    copy: int
+    seconds: float
+    deadline: float
+
+
+def sizes_for(backend: str, *, quick: bool) -> Sizes:
+    """Tiny ones to test the script, small ones for a CPU, else those of the docstring."""
+    if quick:
+        return Sizes(16, (8,), (1, 2), 64, 1 << 10, 0.0, 120.0)
+    if backend == "cpu":
+        return Sizes(28_709, (128, 512), (1, 8), 2048, 1 << 26, 10.0, 300.0)
+    return Sizes(28_709, (128, 512, 2048, 8192), (1, 8), 8192, 1 << 28, 5.0, 450.0)
+
+
+def median_seconds(call: Callable[[], Any], seconds: float) -> float:
+    """Median of the calls that fit into a time; the first, which compiles, does not count."""
+    jax.block_until_ready(call())
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while not times or time.perf_counter() < end:
+        began = time.perf_counter()
+        jax.block_until_ready(call())
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def device_limits(sizes: Sizes) -> dict[str, float]:
+    """Arithmetic and memory limits of all devices: FLOP/s and bytes/s."""
+    matrix = jnp.ones((sizes.matmul, sizes.matmul))
+    matmul = jax.jit(jnp.matmul)
+    numbers = jnp.ones(sizes.copy)
+    copy = jax.jit(lambda x: x + 1)
+    matmul_seconds = median_seconds(lambda: matmul(matrix, matrix), min(1.0, sizes.seconds))
+    copy_seconds = median_seconds(lambda: copy(numbers), min(1.0, sizes.seconds))
+    # The devices of a CPU are threads over one pool and one memory.
+    devices = 1 if jax.default_backend() == "cpu" else jax.device_count()
+    return {
+        "flop_per_second": devices * 2 * sizes.matmul**3 / matmul_seconds,
+        "bytes_per_second": devices * 8 * sizes.copy / copy_seconds,
+    }
+
+
+def make_epoch_call(models: int, batch: int, images: int) -> Callable[[], Any]:
+    """One epoch of so many models at once, on from the one before."""
+    mesh = common.make_mesh()
+    model = common.make_model()
+    recipe = Recipe(
+        500, batch, 1e-3, ema_decay=0.999, augmentation=Augmentation(flip=True, shift=0.06)
+    )
+    optimizer, _ = make_optimizer(recipe, steps_per_epoch(images, batch))
+    program = jax.jit(for_each_run(make_epoch(model, optimizer, recipe, mesh)))
+    start = init_state(model, optimizer)
+    rng = np.random.default_rng(0)
+    state, keys, index, count, *data = jax.device_put(
+        (
+            jax.tree.map(lambda leaf: jnp.stack([leaf] * models), start),
+            jax.random.split(jax.random.key(0), models),
+            np.tile(np.arange(images, dtype=np.int32), (models, 1)),
+            np.full(models, images, np.int32),
+            rng.integers(0, 256, (images, 48, 48, 1), np.uint8),
+            rng.integers(0, 7, images).astype(np.int32),
+        ),
+        jax.NamedSharding(mesh, jax.P()),
+    )
+
+    def call() -> Any:
+        nonlocal state
+        state, sums = program((state, keys, index, count), tuple(data))
+        return sums
+
+    return call
+
+
+def measure_case(models: int, batch: int, sizes: Sizes, limits: dict[str, float]) -> dict[str, Any]:
+    """One row of the table."""
+    began = time.perf_counter()
+    seconds = median_seconds(make_epoch_call(models, batch, sizes.images), sizes.seconds)
+    speed = models * sizes.images / seconds
+    return {
+        "models": models,
+        "batch": batch,
+        "images_per_second": speed,
+        "milliseconds_per_step": 1e3 * seconds / steps_per_epoch(sizes.images, batch),
+        "seconds_500_epochs": 500 * seconds,
+        "of_arithmetic_limit": speed * FLOP / limits["flop_per_second"],
+        "of_memory_limit": speed * BYTES / limits["bytes_per_second"],
+        "seconds_with_compiling": time.perf_counter() - began,
+    }
+
+
+def measure(sizes: Sizes, limits: dict[str, float]) -> Iterator[dict[str, Any]]:
+    """Rows as they come: both numbers of models at the paper's batch and at the best one."""
+    end = time.perf_counter() + sizes.deadline
+    one, many = sizes.models
+    paper, *larger = sizes.batches
+    speed = {}
+
+    def row(models: int, batch: int) -> dict[str, Any]:
+        if time.perf_counter() > end:
+            return {"models": models, "batch": batch, "not_measured": "no time left"}
+        try:
+            return measure_case(models, batch, sizes, limits)
+        except jax.errors.JaxRuntimeError as error:  # out of memory
+            reason = str(error).splitlines()[0]
+            return {"models": models, "batch": batch, "not_measured": reason}
+
+    yield row(one, paper)
+    yield row(many, paper)
+    for batch in larger:
+        found = row(one, batch)
+        speed[batch] = found.get("images_per_second", 0.0)
+        yield found
+    if speed:
+        yield row(many, max(speed, key=lambda batch: speed[batch]))
+
+
+def as_line(row: dict[str, Any]) -> str:
+    """A row of the printed table."""
+    start = f"{row['models']:6d} {row['batch']:6d} "
+    if "not_measured" in row:
+        return start + f"not measured: {row['not_measured']}"
+    return start + (
+        f"{row['images_per_second']:12,.0f} {row['milliseconds_per_step']:9.3f} "
+        f"{row['seconds_500_epochs']:13,.1f} {row['of_arithmetic_limit']:11.2%} "
+        f"{row['of_memory_limit']:8.2%} {row['seconds_with_compiling']:10.0f} s"
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measures all cases, prints the table and writes accelerator.json."""
+    arguments = common.parser(__doc__).parse_args(argv)
+    sizes = sizes_for(jax.default_backend(), quick=arguments.quick)
+    limits = device_limits(sizes)
+    print(
+        f"{jax.device_count()} x {jax.devices()[0].device_kind}: "
+        f"{limits['flop_per_second'] / 1e12:,.2f} TFLOP/s, "
+        f"{limits['bytes_per_second'] / 1e9:,.0f} GB/s"
+    )
+    print(
+        "models  batch     images/s  ms/step  500 epochs, s  arithmetic   memory  compiled and run"
+    )
+    rows = []
+    for row in measure(sizes, limits):
+        print(as_line(row), flush=True)
+        rows.append(row)
+        # After every row: what is measured stays, whatever cuts the rest short.
+        results = {"limits": limits, "rows": rows}
+        common.write_json(arguments.results, "accelerator", sizes._asdict(), results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""From nothing to the first prediction, in fresh processes.
+
+    python -m benchmarks.cold_start
+
+This project imports `Predictor`, loads the network that comes with the package and names the
+expression in a photo-sized array, finding of faces included. It does so without JAX's persistent
+compilation cache, and with it once it is filled. Beside it PyTorch, eager, imports, builds the
+network and computes the logits of one face: no weights file, no face to find. One process of each
+kind goes before the clock starts: the system has read the files, and JAX has filled its cache.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks import common
+
+ROOT = Path(__file__).parent.parent
+
+OURS = """
+import json, time
+began = time.perf_counter()
+from deep_emotion_jax.predict import Predictor
+imported = time.perf_counter()
+from skimage.data import astronaut
+photo = astronaut()
+start = time.perf_counter()
+predictor = Predictor.from_pretrained("fer2013-paper")
+loaded = time.perf_counter()
+assert predictor.predict(photo).faces
+first = time.perf_counter()
+assert predictor.predict(photo).faces
+print(json.dumps({
+    "import": imported - began, "load": loaded - start, "first prediction": first - loaded,
+    "second prediction": time.perf_counter() - first,
+}))
+"""
+TORCH = """
+import json, time
+began = time.perf_counter()
+import torch
+imported = time.perf_counter()
+from benchmarks.torch_model import TorchDeepEmotion
+start = time.perf_counter()
+model = TorchDeepEmotion().eval()
+face = torch.rand(1, 1, 48, 48)
+loaded = time.perf_counter()
+with torch.inference_mode():
+    model(face).numpy()
+    first = time.perf_counter()
+    model(face).numpy()
+print(json.dumps({
+    "import": imported - began, "load": loaded - start, "first prediction": first - loaded,
+    "second prediction": time.perf_counter() - first,
+}))
+"""
+
+
+def run(program: str, cache: str | None) -> dict[str, float]:
+    """Seconds of each part of one fresh process, and of the process as a whole."""
+    environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}
+    if cache is not None:
+        environment |= {
+            "JAX_ENABLE_COMPILATION_CACHE": "true",
+            "JAX_COMPILATION_CACHE_DIR": cache,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+    began = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    process = time.perf_counter() - began
+    if done.returncode:
+        sys.exit(done.stderr)
+    return {**json.loads(done.stdout.splitlines()[-1]), "whole process": process}
+
+
+def main() -> None:
+    """Measures and writes cold_start.json."""
+    arguments = common.parser(__doc__).parse_args()
+    rounds = 1 if arguments.quick else 7
+    with tempfile.TemporaryDirectory() as cache:
+        sides = {
+            "jax, no cache": (OURS, None),
+            "jax, filled cache": (OURS, cache),
+            "torch eager, network only": (TORCH, None),
+        }
+        for side in sides.values():
+            run(*side)
+        seconds: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
+        for _ in range(rounds):
+            for name, side in sides.items():
+                seconds[name].append(run(*side))
+    medians = {
+        name: {part: statistics.median(run[part] for run in runs) for part in runs[0]}
+        for name, runs in seconds.items()
+    }
+    for name, parts in medians.items():
+        print(f"{name:26s}", "  ".join(f"{part} {t:.2f} s" for part, t in parts.items()))
+    results = {"median_seconds": medians, "rounds": seconds}
+    common.write_json(arguments.results, "cold_start", {"rounds": rounds}, results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""Training speed: this project against PyTorch, eager and compiled, on the same work.
+
+    python -m benchmarks.train_throughput
+
+Every side trains the same network from the same weights in float32 on all cores: a shuffled pass
+over images that lie in memory as bytes; a step takes a batch of them, scales and standardises it,
+and does the forward pass with dropout 0.2, cross-entropy, the backward pass and an Adam step, and
+counts loss and correct answers. No augmentation. PyTorch has its fused Adam, and `torch.compile`
+everything from the bytes to the loss.
+
+The second part is this project alone: an epoch of `fit.fit` at FER-2013's size, with flips and
+shifts, validation on 3,589 images, metrics, TensorBoard and a checkpoint, against the same number
+of bare steps.
+"""
+
+import contextlib
+import io
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+from torch.nn import functional
+
+from benchmarks import common
+from benchmarks.torch_model import torch_copy
+from deep_emotion_jax.augment import Augmentation
+from deep_emotion_jax.data import Split
+from deep_emotion_jax.fit import Run, fit
+from deep_emotion_jax.protocols import Fold
+from deep_emotion_jax.train import Recipe, init_state, make_epoch, make_optimizer, steps_per_epoch
+
+LEARNING_RATE = 1e-3
+
+
+def make_data(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Noise, and labels at random: the work does not depend on what the images show."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, 48, 48, 1), np.uint8)
+    return images, rng.integers(0, 7, count).astype(np.int32)
+
+
+def jax_pass(images: np.ndarray, labels: np.ndarray, batch: int) -> Callable[[], None]:
+    """One pass of bare steps with this project."""
+    model, mesh = common.make_model(), common.make_mesh()
+    recipe = Recipe(1, batch, LEARNING_RATE, schedule="constant")
+    optimizer, _ = make_optimizer(recipe, steps_per_epoch(len(labels), batch))
+    program = jax.jit(make_epoch(model, optimizer, recipe, mesh))
+    state, index, *data = jax.device_put(
+        (init_state(model, optimizer), np.arange(len(labels)), images, labels),
+        jax.NamedSharding(mesh, jax.P()),
+    )
+    key = jax.random.key(0)
+
+    def run() -> None:
+        nonlocal state, key
+        key, now = jax.random.split(key)
+        state, sums = program(state, now, index, len(labels), *data)
+        assert np.isfinite(sums["loss"]).all()
+
+    return run
+
+
+def torch_pass(
+    images: np.ndarray, labels: np.ndarray, batch: int, *, compiled: bool
+) -> Callable[[], None]:
+    """One pass of bare steps with PyTorch."""
+    model = torch_copy(common.make_model()).train()
+    optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, fused=True)
+    all_images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    all_labels = torch.from_numpy(labels).long()
+
+    def loss_and_correct(pixels: torch.Tensor, truth: torch.Tensor) -> tuple:
+        logits = model(pixels.float() / 255)
+        return functional.cross_entropy(logits, truth), (logits.argmax(1) == truth).sum()
+
+    objective = torch.compile(loss_and_correct) if compiled else loss_and_correct
+
+    def run() -> None:
+        total, hits = torch.zeros(()), torch.zeros((), dtype=torch.long)
+        for chosen in torch.randperm(len(labels)).split(batch):
+            loss, correct = objective(all_images[chosen], all_labels[chosen])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.detach()
+            hits += correct
+        assert total.isfinite()
+
+    return run
+
+
+class _Stamps(io.StringIO):
+    """Notes when each line of progress was printed; `fit.fit` prints one an epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times: list[float] = []
+
+    def write(self, text: str) -> int:
+        if text.startswith("epoch "):
+            self.times.append(time.perf_counter())
+        return super().write(text)
+
+
+def loop_seconds(images: np.ndarray, labels: np.ndarray, train: int, batch: int) -> float:
+    """Seconds of the second epoch of `fit.fit`, all included; the first one compiles."""
+    index = np.arange(len(labels))
+    fold = Fold("benchmark", index[:train], index[train:], index[:0])
+    names = [str(i) for i in index]
+    recipe = Recipe(
+        2,
+        batch,
+        LEARNING_RATE,
+        schedule="constant",
+        ema_decay=0.999,
+        augmentation=Augmentation(flip=True, shift=0.06),
+    )
+    stamps = _Stamps()
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(stamps):
+        fit(
+            [common.make_model()],
+            recipe,
+            Split(images, labels, names, [""] * len(names)),
+            [Run(fold, 0)],
+            workdir=Path(folder),
+            seconds_between_checkpoints=0,  # one every epoch
+            about={},
+        )
+    first, second = stamps.times
+    return second - first
+
+
+def compare_steps(batch: int, steps: int, rounds: int) -> dict[str, Any]:
+    """Images per second of each side, and how many times faster this project is."""
+    images, labels = make_data(batch * steps)
+    sides = {
+        "jax": jax_pass(images, labels, batch),
+        "torch_eager": torch_pass(images, labels, batch, compiled=False),
+        "torch_compile": torch_pass(images, labels, batch, compiled=True),
+    }
+    times = common.time_in_turn(sides, rounds)
+    speeds = {name: [len(labels) / t for t in times[name]] for name in times}
+    medians = {name: statistics.median(speed) for name, speed in speeds.items()}
+    ratios = common.speed_ratios(times)
+    for name, speed in medians.items():
+        ratio = f"  jax is {ratios[name]:.2f} times as fast" if name in ratios else ""
+        print(f"{name:14s} {speed:8,.0f} images/s{ratio}", flush=True)
+    return {"images_per_second": medians, "jax_times_faster": ratios, "rounds": speeds}
+
+
+def compare_loop(train: int, validation: int, batch: int, rounds: int) -> dict[str, Any]:
+    """Seconds of an epoch of `fit.fit` and of as many bare steps."""
+    images, labels = make_data(train + validation)
+    bare = jax_pass(images[:train], labels[:train], batch)
+    bare()
+    seconds: dict[str, list[float]] = {"bare": [], "loop": []}
+    for _ in range(rounds):
+        began = time.perf_counter()
+        bare()
+        seconds["bare"].append(time.perf_counter() - began)
+        seconds["loop"].append(loop_seconds(images, labels, train, batch))
+    ratio = statistics.median(a / b for a, b in zip(seconds["loop"], seconds["bare"], strict=True))
+    print(f"an epoch of fit.fit takes {ratio:.2f} times as long as its bare steps", flush=True)
+    return {"loop_over_bare": ratio, "seconds": seconds}
+
+
+def main() -> None:
+    """Measures both parts and writes train_throughput.json."""
+    arguments = common.parser(__doc__).parse_args()
+    steps = {"batch": 128, "steps": 40, "rounds": 7}
+    loop = {"train": 28_709, "validation": 3_589, "batch": 128, "rounds": 3}
+    if arguments.quick:
+        steps = {"batch": 32, "steps": 2, "rounds": 1}
+        loop = {"train": 64, "validation": 32, "batch": 32, "rounds": 1}
+    with tempfile.TemporaryDirectory() as cache:
+        # `fit.fit` makes its programs anew in each round.
+        jax.config.update("jax_compilation_cache_dir", cache)
+        results = {"steps": compare_steps(**steps), "loop": compare_loop(**loop)}
+    common.write_json(
+        arguments.results, "train_throughput", {"steps": steps, "loop": loop}, results
+    )
+
+
+if __name__ == "__main__":
+    main()

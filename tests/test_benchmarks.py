@@ -1,0 +1,107 @@
+"""The parts of benchmarks/ that need no PyTorch."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks import accelerator, common
+from deep_emotion_jax import conv
+
+
+def test_sides_take_turns_and_the_first_call_is_not_timed(monkeypatch):
+    clock, calls = [0.0], []
+    monkeypatch.setattr(common.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(common.time, "sleep", lambda seconds: None)
+
+    def side(name, costs):
+        costs = iter(costs)
+
+        def call():
+            calls.append(name)
+            clock[0] += next(costs)
+
+        return call
+
+    sides = {"jax": side("a", [100, 1, 2, 3]), "torch": side("b", [100, 4, 4, 4])}
+    times = common.time_in_turn(sides, rounds=3)
+    assert calls == ["a", "b"] + ["a", "b"] * 3
+    assert times == {"jax": [1, 2, 3], "torch": [4, 4, 4]}
+    # 4, 2 and 4/3 times as fast in the three rounds
+    assert common.speed_ratios(times) == {"torch": 2}
+
+
+def test_short_calls_repeat_until_the_turn_is_over(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(common.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(common.time, "sleep", lambda seconds: None)
+    costs = iter([100, 2, 6, 4])
+
+    def call():
+        clock[0] += next(costs)
+
+    assert common.time_in_turn({"jax": call}, rounds=1, seconds=10) == {"jax": [4]}
+
+
+def test_json_says_what_was_measured_where(tmp_path):
+    common.write_json(tmp_path / "new", "name", {"batch": 1}, [0.5])
+    content = json.loads((tmp_path / "new" / "name.json").read_text())
+    assert content["settings"] == {"batch": 1}
+    assert content["results"] == [0.5]
+    assert content["versions"]["jax"] == jax.__version__
+    assert {"date", "commit", "machine"} <= content.keys()
+
+
+def test_arithmetic_of_the_network_is_what_xla_counts(monkeypatch):
+    monkeypatch.setattr(conv, "_tiles", lambda *_: False)  # the plain convolution: no added zeros
+    model = common.make_model()
+    counted = jax.jit(model).lower(np.zeros((1, 48, 48, 1), np.float32)).cost_analysis()["flops"]
+    # XLA adds the small change: bias, ReLU, standardising, sampling.
+    assert accelerator.FLOP / 3 < counted < 1.1 * accelerator.FLOP / 3
+
+
+def test_figures_of_a_case_agree_with_each_other():
+    sizes = accelerator.sizes_for("cpu", quick=True)
+    limits = {"flop_per_second": 1e12, "bytes_per_second": 1e9}
+    row = accelerator.measure_case(2, 8, sizes, limits)
+    epoch = row["seconds_500_epochs"] / 500
+    assert row["images_per_second"] == pytest.approx(2 * 16 / epoch)
+    assert row["milliseconds_per_step"] == pytest.approx(1e3 * epoch / 2)
+    assert row["of_arithmetic_limit"] == pytest.approx(
+        row["images_per_second"] * 17.39e-6, rel=1e-3
+    )
+    assert row["of_memory_limit"] == pytest.approx(row["images_per_second"] * 1.207e-3, rel=1e-3)
+
+
+def test_cases_that_fail_or_come_too_late_are_said(monkeypatch, tmp_path, capsys):
+    clock = [0.0]
+    monkeypatch.setattr(accelerator.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(
+        accelerator,
+        "device_limits",
+        lambda _: dict.fromkeys(("flop_per_second", "bytes_per_second"), 1e12),
+    )
+    sizes = accelerator.Sizes(64, (8, 16, 32, 64), (1, 8), 1, 1, 0.0, deadline=35.0)
+    monkeypatch.setattr(accelerator, "sizes_for", lambda *_, **__: sizes)
+
+    def epoch_call(models, batch, images):
+        clock[0] += 10
+        if batch == 32:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 1 TB\nlong story")
+
+        def call():
+            clock[0] += 1 / batch
+
+        return call
+
+    monkeypatch.setattr(accelerator, "make_epoch_call", epoch_call)
+    accelerator.main(["--results", str(tmp_path)])
+    rows = json.loads((tmp_path / "accelerator.json").read_text())["results"]["rows"]
+    assert [(row["models"], row["batch"]) for row in rows] == [
+        *((1, 8), (8, 8), (1, 16), (1, 32), (1, 64), (8, 16))
+    ]
+    assert [row.get("not_measured") for row in rows] == [
+        *(None, None, None, "RESOURCE_EXHAUSTED: 1 TB", "no time left", "no time left")
+    ]
+    assert "RESOURCE_EXHAUSTED" in capsys.readouterr().out
