@@ -32,7 +32,7 @@ from ml_collections import ConfigDict
 from deep_emotion_jax import metrics, report
 from deep_emotion_jax.data import Split
 from deep_emotion_jax.errors import UserError
-from deep_emotion_jax.pretrained import load_pretrained
+from deep_emotion_jax.pretrained import load_network
 from deep_emotion_jax.protocols import Fold, join, make_folds
 from deep_emotion_jax.regions import truth_scores, write_regions, write_telling_faces
 from deep_emotion_jax.tables import results_table
@@ -178,9 +178,7 @@ def _entries(options: argparse.Namespace) -> tuple[list[Entry], Split, list[str]
         }
     else:
         config.dataset = options.dataset
-        path = Path(options.model)
-        model = load_model(path) if path.suffix else load_pretrained(options.model)
-        trained = {path.stem: model}
+        trained = {Path(options.model).stem: load_network(options.model)}
     config.data_dir = options.data_dir
     config.manual_dir = options.manual_dir
     splits, class_names = training.load_dataset(config)

@@ -17,6 +17,7 @@ from pathlib import Path
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(os.cpu_count() or 1))
 
 import jax
+import numpy as np
 from absl import app, flags, logging
 from flax import nnx
 from ml_collections import ConfigDict, config_flags
@@ -24,9 +25,11 @@ from ml_collections import ConfigDict, config_flags
 from datasets.common import prepare
 from deep_emotion_jax.augment import Augmentation
 from deep_emotion_jax.data import Split, load_split
+from deep_emotion_jax.distill import with_teacher
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.fit import Run, fit
 from deep_emotion_jax.model import DeepEmotion
+from deep_emotion_jax.pretrained import load_network
 from deep_emotion_jax.protocols import join, make_folds
 from deep_emotion_jax.results import claim_workdir, write_results
 from deep_emotion_jax.train import Recipe
@@ -70,6 +73,9 @@ def run(config: ConfigDict, workdir: Path, seeds: Sequence[int] | None = None) -
         for fold in make_folds(config.dataset, config.protocol, splits, seed)
     ]
     data = join(splits)
+    if config.teacher:
+        trained_on = np.unique(np.concatenate([run.fold.train for run in runs]))
+        data = with_teacher(data, load_network(config.teacher), trained_on, class_names)
     try:
         models = [
             DeepEmotion(len(class_names), **config.model, rngs=nnx.Rngs(run.seed)) for run in runs

@@ -14,6 +14,8 @@ def get_config() -> ConfigDict:
     config.data_dir = "data"  # the prepared data
     config.protocol = "official"  # or "paper", "subjects": see deep_emotion_jax.protocols
 
+    config.teacher = ""  # a trained network to learn from: a shipped name or a .safetensors file
+
     config.model = ConfigDict()  # arguments of deep_emotion_jax.model.DeepEmotion
     config.model.attention = "features"
     config.model.localization = "figure"
@@ -32,6 +34,7 @@ def get_config() -> ConfigDict:
     config.recipe.weight_decay = 0.0
     config.recipe.fc_l2 = 0.0
     config.recipe.label_smoothing = 0.0
+    config.recipe.teacher_share = 0.0  # weight of the soft labels of config.teacher
     config.recipe.ema_decay = 0.999
     config.num_epochs = 60
     config.seconds_between_checkpoints = 15.0

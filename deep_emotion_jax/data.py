@@ -18,6 +18,7 @@ class Split(NamedTuple):
       keys: the N example keys; folds and random splits are functions of these.
       subjects: who is in each of the N images, "" where the dataset does not say.
       evidence: bool [N, 48, 48], True where the expression shows, or None where that is not known.
+      soft_labels: float32 [N, K], a teacher's probabilities, or None without a teacher.
     """
 
     images: np.ndarray
@@ -25,6 +26,7 @@ class Split(NamedTuple):
     keys: list[str]
     subjects: list[str]
     evidence: np.ndarray | None = None
+    soft_labels: np.ndarray | None = None
 
     def select(self, index: np.ndarray) -> "Split":
         """The examples at these places."""
@@ -34,6 +36,7 @@ class Split(NamedTuple):
             [self.keys[i] for i in index],
             [self.subjects[i] for i in index],
             None if self.evidence is None else self.evidence[index],
+            None if self.soft_labels is None else self.soft_labels[index],
         )
 
     def fingerprint(self) -> str:

@@ -107,12 +107,13 @@ def fit(
     nothing = jnp.full(len(runs), -1.0), jnp.zeros(len(runs), jnp.int32)
     state = RunState(start, start.params, start.stats, *nothing)
     # Copies, because the epoch program takes over the memory of the state it is given.
-    state, train_own, validation_own, shared, roots = jax.device_put(
+    state, train_own, validation_own, shared, soft_labels, roots = jax.device_put(
         (
             jax.tree.map(jnp.copy, state),
             (train_index, train_count),
             (validation_index, validation_count),
             (data.images, data.labels),
+            data.soft_labels,
             jax.vmap(jax.random.key)(np.array([run.seed for run in runs])),
         ),
         jax.NamedSharding(mesh, jax.P()),
@@ -129,7 +130,9 @@ def fit(
             for epoch in range(done + 1, recipe.num_epochs + 1):
                 began = time.perf_counter()
                 keys = jax.vmap(jax.random.fold_in, (0, None))(roots, epoch)
-                train_state, sums = train_epoch((state.train, keys, *train_own), shared)
+                train_state, sums = train_epoch(
+                    (state.train, keys, *train_own), (*shared, soft_labels)
+                )
                 state, accuracy, loss = validate(
                     (state._replace(train=train_state), *validation_own),
                     (jnp.int32(epoch), *shared),

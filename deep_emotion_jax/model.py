@@ -76,9 +76,7 @@ class ConvStage(nnx.Module):
             nnx.Conv(c_in, c_out, (kernel_size, kernel_size), kernel_init=kernel_init, rngs=rngs)
             for c_in, c_out in pairwise(channels)
         )
-        self.norms = nnx.List(
-            nnx.BatchNorm(c, rngs=rngs) for c in channels[1:] if batch_norm
-        )
+        self.norms = nnx.List(nnx.BatchNorm(c, rngs=rngs) for c in channels[1:] if batch_norm)
 
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Maps [N, H, W, C] to [N, H', W', C_out], non-negative."""
@@ -199,13 +197,14 @@ class DeepEmotion(nnx.Module):
             "rngs": rngs,
         }
         self.attention = attention
-        self.stages = nnx.List()
+        built: list[ConvStage] = []
         side, before = IMAGE_SIZE, 1
         for stage in stages:
             channels = [round(c * width) for c in stage]
-            self.stages.append(ConvStage((before, *channels), padding=padding, **shared))
+            built.append(ConvStage((before, *channels), padding=padding, **shared))
             before = channels[-1]
             side = (side - (2 * len(channels) if padding == "VALID" else 0)) // 2
+        self.stages = nnx.List(built)
         self.dropout = nnx.Dropout(dropout)
         self.localization = (
             None

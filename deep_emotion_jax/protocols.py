@@ -77,7 +77,7 @@ def make_folds(dataset: str, protocol: str, splits: dict[str, Split], seed: int)
 
 def join(splits: dict[str, Split]) -> Split:
     """All splits as one, in their order."""
-    images, labels, keys, subjects, evidence = zip(*splits.values(), strict=True)
+    images, labels, keys, subjects, evidence, _ = zip(*splits.values(), strict=True)
     return Split(
         np.concatenate(images),
         np.concatenate(labels),

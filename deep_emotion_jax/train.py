@@ -40,6 +40,8 @@ class Recipe(NamedTuple):
       fc_l2: lambda of the paper's loss: cross-entropy + lambda * ||w||^2 of the two fully connected
         layers of the classifier.
       label_smoothing: mass taken from the true class and spread over all.
+      teacher_share: weight of a teacher's soft labels beside the true ones (distillation, Hinton et
+        al. 2015, at temperature 1); without soft labels it has no effect.
       ema_decay: of the moving average of the weights that is evaluated; 0 evaluates the weights.
       augmentation: see `augment.Augmentation`.
     """
@@ -53,6 +55,7 @@ class Recipe(NamedTuple):
     weight_decay: float = 0.0
     fc_l2: float = 0.0
     label_smoothing: float = 0.0
+    teacher_share: float = 0.0
     ema_decay: float = 0.0
     augmentation: Augmentation = Augmentation()
 
@@ -170,24 +173,28 @@ def make_epoch(
     recipe: Recipe,
     mesh: jax.sharding.Mesh,
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
-    """The program of one epoch: (state, key, index, count, images, labels) -> state, sums.
+    """The program of one epoch: (state, key, index, count, images, labels, soft) -> state, sums.
 
     It trains on images[index[:count]] (images uint8 [N, H, W, C], labels int32 [N], index int32
-    [A]), so that folds of different sizes over one dataset are one program. Its second result holds
-    per-step arrays [steps]: `loss` (with the L2 term), `correct`, `count`. The same key gives the
-    same result, bit for bit, on one machine.
+    [A]), so that folds of different sizes over one dataset are one program. `soft` are a teacher's
+    probabilities [N, K], or None. Its second result holds per-step arrays [steps]: `loss` (with the
+    L2 term), `correct`, `count`. The same key gives the same result, bit for bit, on one machine.
     """
     share = math.ceil(recipe.batch_size / mesh.size)
     micro = micro_batch_size(share)
     share = math.ceil(share / micro) * micro
     places = share * mesh.size
 
-    def micro_loss(params, stats, key, images, labels, weights):
+    def micro_loss(params, stats, key, images, labels, soft, weights):
         augment_key, dropout_key = jax.random.split(key)
         images = augment(augment_key, images.astype(jnp.float32) / 255, recipe.augmentation)
         net = assemble(model, params, stats)
         logits = net(images, train=True, dropout_key=dropout_key)
-        loss = jnp.sum(weights * smoothed_cross_entropy(logits, labels, recipe.label_smoothing))
+        losses = smoothed_cross_entropy(logits, labels, recipe.label_smoothing)
+        if soft is not None:
+            taught = optax.softmax_cross_entropy(logits, soft)
+            losses = optax.incremental_update(taught, losses, recipe.teacher_share)
+        loss = jnp.sum(weights * losses)
         correct = jnp.sum(weights * (logits.argmax(-1) == labels))
         return loss, (split_model(net)[1], correct)
 
@@ -197,11 +204,11 @@ def make_epoch(
     @partial(
         jax.shard_map,
         mesh=mesh,
-        in_specs=(P(), P(), P("data"), P("data"), P("data"), P("data")),
+        in_specs=(P(), P(), *5 * (P("data"),)),
         out_specs=P(),
         check_vma=False,
     )
-    def batch_grads(params, stats, keys, images, labels, weights):
+    def batch_grads(params, stats, keys, images, labels, soft, weights):
         """Sums over the batch; each device takes its share a micro-batch at a time."""
 
         def accumulate(carry, part):
@@ -215,7 +222,7 @@ def make_epoch(
         zeros = jax.tree.map(jnp.zeros_like, params)
         parts = jax.tree.map(
             lambda leaf: leaf.reshape(share // micro, micro, *leaf.shape[1:]),
-            (images, labels, weights),
+            (images, labels, soft, weights),
         )
         (grads, stats, loss, correct), _ = jax.lax.scan(
             accumulate, (zeros, stats, 0.0, 0.0), (keys, *parts)
@@ -223,11 +230,11 @@ def make_epoch(
         return (*jax.lax.psum((grads, loss, correct), "data"), jax.lax.pmean(stats, "data"))
 
     def step(state: TrainState, batch):
-        key, images, labels, weights = batch
+        key, images, labels, soft, weights = batch
         count = weights.sum()
         keys = jax.random.split(key, places // micro)
         grads, loss, correct, stats = batch_grads(
-            state.params, state.stats, keys, images, labels, weights
+            state.params, state.stats, keys, images, labels, soft, weights
         )
         penalty, penalty_grads = jax.value_and_grad(l2)(state.params)
         grads = jax.tree.map(lambda g, p: g / count + p, grads, penalty_grads)
@@ -239,14 +246,15 @@ def make_epoch(
         state = TrainState(params, stats, opt_state, ema, state.step + 1)
         return state, {"loss": loss / count + penalty, "correct": correct, "count": count}
 
-    def epoch(state, key, index, count, images, labels):
+    def epoch(state, key, index, count, images, labels, soft=None):
         order_key, step_key = jax.random.split(key)
         steps = steps_per_epoch(len(index), recipe.batch_size)
         order, weights = batch_indices(order_key, count, len(index), steps, places)
 
         def indexed_step(state, batch):
             key, chosen, weight = batch
-            return step(state, (key, images[chosen], labels[chosen], weight))
+            taught = None if soft is None else soft[chosen]
+            return step(state, (key, images[chosen], labels[chosen], taught, weight))
 
         keys = jax.random.split(step_key, steps)
         return jax.lax.scan(indexed_step, state, (keys, index[order], weights))

@@ -1,6 +1,7 @@
 """The networks that come with the package; beside each lies its model card."""
 
 from importlib import resources
+from pathlib import Path
 
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.weights import Trained, load_model
@@ -28,3 +29,14 @@ def load_pretrained(name: str) -> Trained:
         raise UserError(f"no pretrained network is called {name!r}; choose from {names}")
     with resources.as_file(resources.files(__name__) / f"{name}.safetensors") as path:
         return load_model(path)
+
+
+def load_network(name_or_path: str) -> Trained:
+    """Loads a network that comes with the package, by its name, or a .safetensors file.
+
+    Raises:
+      UserError: for an unknown name, or a file that is missing, damaged or something else.
+    """
+    if Path(name_or_path).suffix:
+        return load_model(name_or_path)
+    return load_pretrained(name_or_path)
