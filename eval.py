@@ -7,6 +7,7 @@
     python eval.py seeds --config configs/fer2013.py --config.manual_dir=PATH --num 5
     python eval.py folds --config configs/ck_plus.py
     python eval.py regions --workdir runs/fer2013
+    python eval.py robustness --workdirs runs/with runs/without --out runs/attention
 
 Settings of the training commands are given as for main.py.
 """
@@ -35,6 +36,7 @@ from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.pretrained import load_network
 from deep_emotion_jax.protocols import Fold, join, make_folds
 from deep_emotion_jax.regions import truth_scores, write_regions, write_telling_faces
+from deep_emotion_jax.robustness import AMOUNTS, CHANGES, accuracy_under_change
 from deep_emotion_jax.tables import results_table
 from deep_emotion_jax.train import make_logits, split_model
 from deep_emotion_jax.weights import Trained, load_model
@@ -165,6 +167,32 @@ def regions(options: argparse.Namespace) -> None:
     print(f"results in {', '.join(map(str, written))}")
 
 
+def robustness(options: argparse.Namespace) -> None:
+    """Compares networks on shifted, turned and scaled faces; mean over the runs of each workdir."""
+    curves: dict[str, dict[str, list[float]]] = {}
+    for workdir in options.workdirs:
+        options.workdir = workdir
+        entries, data, _, _ = _entries(options)
+        found = []
+        for entry in entries:
+            faces = data.select(getattr(entry.fold, options.split))
+            found.append(accuracy_under_change(entry.trained.model, faces.images, faces.labels))
+        curves[workdir.name] = {
+            change: np.mean([run[change] for run in found], axis=0).tolist() for change in CHANGES
+        }
+    rows = [
+        (name, change, *(f"{100 * share:.2f}" for share in shares))
+        for name, changes in curves.items()
+        for change, shares in changes.items()
+    ]
+    print(report.markdown_table(("network", "change", *(f"{a:.0%}" for a in AMOUNTS)), rows))
+    options.out.mkdir(parents=True, exist_ok=True)
+    figure, numbers = options.out / "robustness.png", options.out / "robustness.json"
+    report.robustness_png(curves, AMOUNTS, figure, f"Accuracy on changed {options.split} faces")
+    report.write_json(numbers, {"amounts": AMOUNTS, "accuracy": curves})
+    print(f"\nresults in {figure}, {numbers}")
+
+
 def _entries(options: argparse.Namespace) -> tuple[list[Entry], Split, list[str], str]:
     """The networks to score, the data joined, its class names, and what to call all this."""
     config, _ = read_config([])
@@ -279,6 +307,10 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     command.add_argument("--predictions", type=Path, help="CSV file to write, with keys")
     command = add("regions", regions)
     command.add_argument("--workdir", type=Path, required=True)
+    add_data(command)
+    command = add("robustness", robustness)
+    command.add_argument("--workdirs", type=Path, nargs="+", required=True, help="finished runs")
+    command.add_argument("--out", type=Path, required=True, help="folder for figure and numbers")
     add_data(command)
     command = add("table", table)
     command.add_argument("--runs", type=Path, default=Path("runs"), help="default: runs")

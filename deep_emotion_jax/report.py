@@ -200,6 +200,36 @@ def regions_png(
     figure.savefig(path)
 
 
+def robustness_png(
+    curves: Mapping[str, Mapping[str, Sequence[float]]],
+    amounts: Sequence[float],
+    path: PathLike,
+    title: str,
+) -> None:
+    """Draws accuracy against the amount of each change, a line a network and a panel a change.
+
+    Args:
+      curves: for each network, for each change, accuracies in [0, 1], one an amount.
+      amounts: shares in [0, 1].
+      path: the PNG to write.
+      title: above the figure.
+    """
+    changes = list(next(iter(curves.values())))
+    figure = _figure(3.4 * len(changes), 3.8)
+    figure.suptitle(title, wrap=True)
+    panels = figure.subplots(1, len(changes), sharey=True, squeeze=False)[0]
+    for panel, change in zip(panels, changes, strict=True):
+        for name, accuracies in curves.items():
+            shares = 100 * np.asarray(accuracies[change])
+            panel.plot(100 * np.asarray(amounts), shares, marker="o", markersize=4, label=name)
+        panel.set_xlabel(f"{change} (%)")
+        panel.grid(color="lightgrey", linewidth=0.5)
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("accuracy (%)")
+    panels[0].legend(frameon=False)
+    figure.savefig(path)
+
+
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A Markdown table, its columns padded so that the source reads as a table too.
 
