@@ -130,7 +130,8 @@ def main(argv: list[str]) -> None:
     run(CONFIG.value, Path(WORKDIR.value or f"runs/{config_name()}"))
 
 
-if __name__ == "__main__":
+def command_line() -> None:
+    """What the shell starts: the exit code says how it ended, see docs/reliability.md."""
     try:
         app.run(main, flags_parser=parse_flags)
     except UserError as error:
@@ -140,3 +141,7 @@ if __name__ == "__main__":
         sys.exit(STOPPED_EXIT_CODE)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+if __name__ == "__main__":
+    command_line()
