@@ -3,7 +3,8 @@
     python main.py --workdir runs/first                      # generated faces, no download
     python main.py --config configs/fer2013.py --config.manual_dir=PATH --workdir runs/fer2013
 
-Everything goes to --workdir; the same command goes on where a cut training stopped.
+Everything goes to --workdir; the same command goes on where a cut training stopped. SIGTERM and
+Ctrl-C save and end with exit code 75 once the epoch is done; see docs/reliability.md.
 """
 
 import importlib
@@ -31,12 +32,17 @@ from deep_emotion_jax.fit import Run, fit
 from deep_emotion_jax.model import DeepEmotion
 from deep_emotion_jax.pretrained import load_network
 from deep_emotion_jax.protocols import join, make_folds
-from deep_emotion_jax.results import claim_workdir, write_results
+from deep_emotion_jax.results import write_results
+from deep_emotion_jax.stopping import STOPPED_EXIT_CODE, Stopped
 from deep_emotion_jax.train import Recipe
+from deep_emotion_jax.workdir import claim_workdir, provenance
 
 DEFAULT_CONFIG = "configs/synthetic_faces.py"
 CONFIG = config_flags.DEFINE_config_file("config", None, f"The experiment; {DEFAULT_CONFIG}.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Receives everything; default runs/<config name>.")
+ACCEPT_CHANGES = flags.DEFINE_bool(
+    "accept_changes", False, "Go on with a workdir of another config or other data."
+)
 
 
 def load_dataset(config: ConfigDict) -> tuple[dict[str, Split], list[str]]:
@@ -82,16 +88,18 @@ def run(config: ConfigDict, workdir: Path, seeds: Sequence[int] | None = None) -
         ]
     except ValueError as error:
         raise UserError(f"config.model: {error}") from error
-    claim_workdir(workdir, config, data, runs)
-    state, records = fit(
-        models,
-        make_recipe(config),
-        data,
-        runs,
-        workdir=workdir,
-        seconds_between_checkpoints=config.seconds_between_checkpoints,
-    )
-    write_results(models, state, records, data, runs, class_names, config, workdir)
+    about = provenance(config, data, [run.name for run in runs])
+    with claim_workdir(workdir, about, accept_changes=ACCEPT_CHANGES.value):
+        state, records = fit(
+            models,
+            make_recipe(config),
+            data,
+            runs,
+            workdir=workdir,
+            seconds_between_checkpoints=config.seconds_between_checkpoints,
+            about=about,
+        )
+        write_results(models, state, records, data, runs, class_names, config, about, workdir)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -128,8 +136,18 @@ def main(argv: list[str]) -> None:
     run(CONFIG.value, Path(WORKDIR.value or f"runs/{config_name()}"))
 
 
-if __name__ == "__main__":
+def command_line() -> None:
+    """What the shell starts: the exit code says how it ended, see docs/reliability.md."""
     try:
         app.run(main, flags_parser=parse_flags)
     except UserError as error:
         sys.exit(f"error: {error}")
+    except Stopped as stopped:
+        print(stopped, flush=True)
+        sys.exit(STOPPED_EXIT_CODE)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    command_line()

@@ -9,11 +9,13 @@ encoded bytes (`encode_png`, or a source's own JPEG) and is prepared by `prepare
 """
 
 import contextlib
+import fcntl
 import io
 import math
 import os
+import shutil
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,6 +44,7 @@ def prepare(
     """Writes a dataset to `builder.data_path` as ArrayRecord; one that is there is used as it is.
 
     TFDS writes to a temporary folder and renames it at the end, so a dataset is whole or absent.
+    What a killed preparation left is removed; one that another process is at is waited for.
 
     Args:
       builder: any builder of this package.
@@ -63,17 +66,36 @@ def prepare(
     logging.info("Preparing %s in %s", builder.info.full_name, builder.data_path)
     tfds.disable_progress_bar()  # Three nested bars; a slow builder shows one of its own.
     try:
-        # TFDS prints that it downloads "Unknown size", which is untrue here.
-        with contextlib.redirect_stdout(io.StringIO()):
-            builder.download_and_prepare(
-                download_config=tfds.download.DownloadConfig(manual_dir=manual_dir),
-                file_format="array_record",
-            )
+        with _alone(builder):
+            if builder.data_path.exists():  # another process has prepared it meanwhile
+                builder.info.read_from_directory(builder.data_path)
+                return
+            for rest in builder.data_path.parent.glob(f"incomplete.*_{builder.data_path.name}"):
+                shutil.rmtree(rest)
+            # TFDS prints that it downloads "Unknown size", which is untrue here.
+            with contextlib.redirect_stdout(io.StringIO()):
+                builder.download_and_prepare(
+                    download_config=tfds.download.DownloadConfig(manual_dir=manual_dir),
+                    file_format="array_record",
+                )
     except OSError as error:
         raise UserError(
             f"{builder.info.full_name} could not be prepared in {builder.data_path}: {error}; "
             "check that the disk has room and that the path may be read and written."
         ) from error
+
+
+@contextlib.contextmanager
+def _alone(builder: tfds.core.DatasetBuilder) -> Iterator[None]:
+    """Holds the dataset's lock, which the kernel drops when the process ends, however it ends."""
+    builder.data_dir_root.mkdir(parents=True, exist_ok=True)
+    with open(builder.data_dir_root / f"{builder.name}.lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for another process that prepares {builder.info.full_name}", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def face_features(labels: Sequence[str]) -> tfds.features.FeaturesDict:

@@ -15,12 +15,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 
 from deep_emotion_jax.checkpoint import Checkpoints
 from deep_emotion_jax.data import Split
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.protocols import Fold
+from deep_emotion_jax.stopping import Stopped, stop_requests
 from deep_emotion_jax.train import (
     Recipe,
     TrainState,
@@ -71,6 +74,7 @@ def fit(
     *,
     workdir: Path,
     seconds_between_checkpoints: float,
+    about: Record,
 ) -> tuple[RunState, list[Record]]:
     """Trains one model a run, or goes on with the training that `workdir` holds.
 
@@ -85,12 +89,15 @@ def fit(
       runs: fold and seed of each.
       workdir: an existing folder.
       seconds_between_checkpoints: at least so long from one to the next; the last epoch has one.
+      about: where the runs come from; stored in each checkpoint as JSON.
 
     Returns:
       The final state and the metrics of every epoch and run.
 
     Raises:
-      UserError: if the loss stops being finite, or no checkpoint can be read.
+      UserError: if the loss stops being finite, no checkpoint can be read, or nothing can be
+        written.
+      Stopped: after SIGTERM or SIGINT, once the epoch that was running is saved.
     """
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     train_index, train_count = _stack([run.fold.train for run in runs])
@@ -121,11 +128,12 @@ def fit(
 
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         restored = checkpoints.restore_newest(state)
-        done, state = restored if restored else (0, state)
-        records = _read_records(workdir / "metrics.jsonl", done, runs)
-        if done:
-            print(f"resuming after epoch {done} from {workdir / 'checkpoints'}", flush=True)
-        with _metrics_writer(workdir, records, runs) as write:
+        done, records = 0, []
+        if restored:
+            done, state, notes = restored
+            records = notes["records"]
+            print(f"resuming after epoch {done} from {workdir / 'checkpoints' / str(done)}")
+        with stop_requests() as requests, _metrics_writer(workdir, records, runs) as write:
             saved, saved_at = done, time.monotonic()
             for epoch in range(done + 1, recipe.num_epochs + 1):
                 began = time.perf_counter()
@@ -162,10 +170,15 @@ def fit(
                 write(lines)
                 records.extend(lines)
                 _show_progress(records, recipe.num_epochs, int(train_count.sum()), state)
-                last = epoch == recipe.num_epochs
-                if last or time.monotonic() - saved_at > seconds_between_checkpoints:
-                    checkpoints.save(epoch, state)
+                last, stop = epoch == recipe.num_epochs, bool(requests)
+                if last or stop or time.monotonic() - saved_at > seconds_between_checkpoints:
+                    checkpoints.save(epoch, state, {"about": about, "records": records})
                     saved, saved_at = epoch, time.monotonic()
+                if stop:
+                    raise Stopped(
+                        f"stopped by {requests[0]}; epoch {epoch} is saved in "
+                        f"{workdir / 'checkpoints'}; the same command goes on"
+                    )
     return state, records
 
 
@@ -195,51 +208,54 @@ def _stack(indices: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(rows).astype(np.int32), counts
 
 
-def _read_records(path: Path, epochs: int, runs: Sequence[Run]) -> list[Record]:
-    """The metrics of the first `epochs` epochs; what a killed run wrote after them is dropped."""
-    records = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:  # the line a kill cut short
-            break
-        if record["epoch"] <= epochs:
-            records.append(record)
-    expected = [(epoch, run.name) for epoch in range(1, epochs + 1) for run in runs]
-    if [(record["epoch"], record["run"]) for record in records] != expected:
-        raise UserError(
-            f"{path} does not hold each of the {epochs} epochs of the newest checkpoint once; "
-            "choose another --workdir"
-        )
-    return records
-
-
 @contextmanager
 def _metrics_writer(workdir: Path, records: list[Record], runs: Sequence[Run]) -> Iterator[Any]:
-    """Appends to metrics.jsonl and TensorBoard's events, first cut back to the given records."""
+    """Appends to metrics.jsonl and TensorBoard's events, first cut back to the given records.
+
+    The records of the checkpoint that training goes on from are the truth; whatever a cut run left
+    in metrics.jsonl, half a line or lines of epochs that are to come again, gives way to them.
+    """
     path = workdir / "metrics.jsonl"
-    kept = path.with_suffix(".tmp")
-    kept.write_text("".join(json.dumps(record) + "\n" for record in records))
-    kept.replace(path)
-    done = len(records) // len(runs)
-    with ExitStack() as stack:
-        file = stack.enter_context(path.open("a"))
-        events = {
-            run.name: stack.enter_context(
-                SummaryWriter(str(workdir / "tensorboard" / run.name), purge_step=done + 1)
+    try:
+        with ExitStack() as stack:
+            kept = path.with_suffix(".tmp")
+            kept.write_text("".join(json.dumps(record) + "\n" for record in records))
+            kept.replace(path)
+            file = stack.enter_context(path.open("a"))
+            purged = Event(
+                step=len(records) // len(runs) + 1,
+                session_log=SessionLog(status=SessionLog.START),
             )
-            for run in runs
-        }
+            # Not SummaryWriter: its thread dies of a full disk, and the next writes wait for it.
+            events = {}
+            for run in runs:
+                folder = workdir / "tensorboard" / run.name
+                folder.mkdir(parents=True, exist_ok=True)
+                events[run.name] = EventsWriter(str(folder / "events"))
+                stack.callback(events[run.name].close)
+                events[run.name].write_event(purged)
 
-        def write(lines: list[Record]) -> None:
-            file.write("".join(json.dumps(record) + "\n" for record in lines))
-            file.flush()
-            for record in lines:
-                for name, value in record.items():
-                    if name not in ("epoch", "run"):
-                        events[record["run"]].add_scalar(name, value, record["epoch"])
+            def write(lines: list[Record]) -> None:
+                file.write("".join(json.dumps(record) + "\n" for record in lines))
+                file.flush()
+                for record in lines:
+                    for name, value in record.items():
+                        if name not in ("epoch", "run"):
+                            events[record["run"]].write_event(
+                                Event(
+                                    wall_time=time.time(),
+                                    step=record["epoch"],
+                                    summary=scalar(name, value),
+                                )
+                            )
+                    events[record["run"]].flush()
 
-        yield write
+            yield write
+    except OSError as error:
+        raise UserError(
+            f"cannot write metrics to {workdir}: {error}; check that the disk has room, then start "
+            "the same command again: it goes on from the newest whole checkpoint"
+        ) from error
 
 
 def _show_progress(records: list[Record], epochs: int, images: int, state: RunState) -> None:

@@ -1,11 +1,6 @@
 """What a finished run leaves in its folder: summary, confusion matrices, curves, region maps."""
 
 import dataclasses
-import importlib.metadata
-import json
-import platform
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,61 +12,12 @@ from ml_collections import ConfigDict
 
 from deep_emotion_jax import explain, metrics, report
 from deep_emotion_jax.data import Split
-from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.fit import Run, RunState
 from deep_emotion_jax.model import DeepEmotion, count_parameters
 from deep_emotion_jax.train import assemble, make_logits, split_model
 from deep_emotion_jax.weights import save_model
 
 REGION_FACES_PER_CLASS = 50
-
-
-def claim_workdir(workdir: Path, config: ConfigDict, data: Split, runs: Sequence[Run]) -> None:
-    """Writes config.json, or checks that the folder holds these runs of this config and data.
-
-    Raises:
-      UserError: if the folder belongs to another config or other data, naming the differences.
-    """
-    # Where the data lies is no part of what is computed; its fingerprint is.
-    settings = {
-        key: value
-        for key, value in config.to_dict().items()
-        if key not in ("manual_dir", "data_dir")
-    }
-    mine = {
-        "config": settings,
-        "runs": [run.name for run in runs],
-        "fingerprint": data.fingerprint(),
-    }
-    mine = json.loads(json.dumps(mine))
-    path = workdir / "config.json"
-    if path.exists():
-        theirs = json.loads(path.read_text())
-        differences = [
-            f"{key}: {_leaves(theirs).get(key)} there, {_leaves(mine).get(key)} here"
-            for key in sorted(_leaves(mine).keys() | _leaves(theirs).keys())
-            if _leaves(mine).get(key) != _leaves(theirs).get(key)
-        ]
-        if differences:
-            raise UserError(
-                f"{workdir} holds a run of another config ({'; '.join(differences)}); "
-                "give another --workdir, or the same settings to go on with it"
-            )
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        report.write_json(path, mine)
-    except OSError as error:
-        raise UserError(f"cannot write to the workdir {workdir}: {error}") from error
-
-
-def _leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict):
-        return {prefix: tree}
-    return {
-        name: value
-        for key, branch in tree.items()
-        for name, value in _leaves(branch, f"{prefix}.{key}".lstrip(".")).items()
-    }
 
 
 def write_results(
@@ -82,6 +28,7 @@ def write_results(
     runs: Sequence[Run],
     class_names: list[str],
     config: ConfigDict,
+    provenance: dict[str, Any],
     workdir: Path,
 ) -> None:
     """Evaluates the best weights of every run and writes the report.
@@ -110,7 +57,7 @@ def write_results(
         entries.append(entry)
         about = {
             "run": run.name,
-            "commit": _commit(),
+            "commit": provenance["commit"],
             "validation": entry["validation"]["accuracy"],
         }
         save_model(
@@ -149,14 +96,7 @@ def write_results(
         "runs": entries,
         "seconds": seconds,
         "images_per_second": passed / seconds,
-        "fingerprint": data.fingerprint(),
-        "command": " ".join(sys.argv),
-        "commit": _commit(),
-        "device": jax.devices()[0].device_kind,
-        "versions": {
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in ("jax", "flax", "optax")},
-        },
+        **{key: value for key, value in provenance.items() if key != "runs"},
     }
     report.write_json(workdir / "summary.json", summary)
     for part, found in scores.items():
@@ -230,15 +170,3 @@ def write_regions(
         path,
         f"Where covering an 8 x 8 square changes the answer ({title})",
     )
-
-
-def _commit() -> str | None:
-    """The git commit of the code that ran, "-dirty" if changed, or None outside a repository."""
-    here = Path(__file__).parent
-    found = subprocess.run(
-        ["git", "-C", here, "describe", "--always", "--dirty", "--abbrev=40"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return found.stdout.strip() or None

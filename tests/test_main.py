@@ -17,7 +17,8 @@ CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
 def checkpoint(workdir, epoch):
     with ocp.CheckpointManager(workdir / "checkpoints") as manager:
-        return manager.restore(epoch, args=ocp.args.StandardRestore())
+        args = ocp.args.Composite(state=ocp.args.StandardRestore())
+        return manager.restore(epoch, args=args).state
 
 
 def test_a_run_leaves_its_results_where_it_says(finished):

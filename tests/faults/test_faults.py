@@ -1,0 +1,84 @@
+"""The quick form of the harness, and the faults that need a stage of their own."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from commands import ROOT, fails, run, train_arguments
+
+from tests.faults import harness
+
+
+def test_cut_and_damaged_it_ends_with_the_same_bits(prepared, tmp_path):
+    epochs = 12
+    log = tmp_path / "straight.log"
+    straight = harness.start(harness.training(prepared, tmp_path / "straight", epochs), log)
+    straight.join()
+    assert straight.exitcode == 0, log.read_text()
+
+    faults = [harness.kill_in_epoch, harness.kill_in_checkpoint, harness.flip, harness.terminate]
+    faults += [harness.truncate, harness.half_line]
+    survived = harness.torment(prepared, tmp_path / "cut", epochs, faults, random.Random(1))
+    assert {"kill_in_epoch", "kill_in_checkpoint", "terminate"} <= set(survived)
+    harness.assert_same(tmp_path / "cut", tmp_path / "straight")
+
+
+def test_sigterm_saves_and_a_second_run_is_refused_meanwhile(prepared, tmp_path):
+    workdir = tmp_path / "run"
+    arguments = train_arguments(prepared, workdir, epochs=100_000)
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    while not harness.saved(workdir):
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.01)
+    fails(*arguments, words=("another run works in", f"process {process.pid}"))
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 75, output
+    assert "Traceback" not in output, output
+    last = len((workdir / "metrics.jsonl").read_text().splitlines())
+    assert f"stopped by SIGTERM; epoch {last} is saved" in output
+    assert harness.saved(workdir)[-1] == last
+    fails(*arguments, "--config.seed=1", words=("config.seed: 0 there, 1 here", "accept_changes"))
+
+
+def test_a_killed_preparation_is_redone_once_by_two_at_once(prepared, tmp_path):
+    harness.prepare_killed(tmp_path, random.Random(0))
+    for path in prepared.rglob("*.array_record*"):
+        assert (tmp_path / path.relative_to(prepared)).read_bytes() == path.read_bytes()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
+    if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("only root may mount a small tmpfs")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_one_message_and_goes_on_with_room(prepared, finished, small_disk):
+    workdir = small_disk / "run"
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(2 << 20))
+    fails(*train_arguments(prepared, workdir), words=("No space left", "room"))
+    ballast.unlink()
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    again = run(*train_arguments(prepared, workdir))
+    assert again.returncode == 0, again.stderr
+    harness.assert_same(workdir, finished[0])
+    about = json.loads((workdir / "summary.json").read_text())
+    assert about["fingerprint"]
+    assert about["versions"]["jax"]
