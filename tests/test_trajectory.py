@@ -4,7 +4,6 @@ The network, loss with L2 term and label smoothing, Adam with decoupled weight d
 cosine decay, and the moving average, all at once.
 """
 
-import sys
 from pathlib import Path
 
 import jax
@@ -13,15 +12,13 @@ import numpy as np
 import pytest
 from flax import nnx
 from flax.traverse_util import flatten_dict
+from golden import make_training_trajectory as golden
 
 from deep_emotion_jax.data import step_examples
 from deep_emotion_jax.model import DeepEmotion
 from deep_emotion_jax.train import Recipe, init_state, make_epoch, make_optimizer
 
-GOLDEN = Path(__file__).parent / "golden"
-sys.path.insert(0, str(GOLDEN))
-import make_training_trajectory as golden
-
+GOLDEN = Path(__file__).parent / "golden" / "training_trajectory.npz"
 KEY = jax.random.key(3)
 
 
@@ -78,7 +75,7 @@ def ours():
 
 @pytest.fixture(scope="module")
 def theirs():
-    with np.load(GOLDEN / "training_trajectory.npz", allow_pickle=False) as file:
+    with np.load(GOLDEN, allow_pickle=False) as file:
         return dict(file)
 
 
