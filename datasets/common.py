@@ -12,7 +12,6 @@ import contextlib
 import io
 import math
 import os
-import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -34,6 +33,11 @@ class Square(NamedTuple):
     left: float
     top: float
     side: float
+
+    def meets(self, height: int, width: int) -> bool:
+        """Whether it shares pixels with a picture, is one pixel at least, and twice it at most."""
+        left, top, side = self
+        return 1 <= side <= 2 * max(height, width) and -side < left < width and -side < top < height
 
 
 def prepare(
@@ -161,11 +165,10 @@ def read_image(data: bytes, path: Path) -> np.ndarray:
         image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "TIFF"))
         if image.width * image.height <= MAX_PIXELS:
             image.load()
-    # What Pillow raises depends on which bytes are damaged.
-    except (OSError, SyntaxError, EOFError, ValueError, struct.error) as error:
-        raise UserError(f"{path} is not a readable image ({error}); download it again.") from error
     except Image.DecompressionBombError:
         raise UserError(f"{path} unpacks to far too many pixels; download it again.") from None
+    except Exception as error:  # What Pillow raises depends on which bytes are damaged.
+        raise UserError(f"{path} is not a readable image ({error}); download it again.") from error
     if image.width * image.height > MAX_PIXELS:
         raise UserError(f"{path} has {image.width} x {image.height} pixels, far too many.")
     if image.mode not in ("L", "RGB", "RGBA"):
@@ -198,12 +201,17 @@ def face_image(
 
     Returns:
       uint8, (48, 48).
+
+    Raises:
+      ValueError: the square does not meet the picture.
     """
     pixels = to_grey(image, background)
     height, width = pixels.shape
     if square is None:
         side = min(height, width)
         square = Square((width - side) / 2, (height - side) / 2, side)
+    if not square.meets(height, width):
+        raise ValueError(f"{square} is no part of a picture of {width} x {height} pixels")
     left, top = square.left, square.top
     right, bottom = left + square.side, top + square.side
     margin = math.ceil(max(0, -left, -top, right - width, bottom - height))
