@@ -105,12 +105,14 @@ def manual_path(dl_manager: tfds.download.DownloadManager, instructions: str) ->
       instructions: the builder's `MANUAL_DOWNLOAD_INSTRUCTIONS`, shown if nothing is there.
 
     Raises:
-      UserError: the path does not exist or is an empty folder.
+      UserError: the path does not exist, or is an empty folder, or neither folder nor file.
     """
     # The public `dl_manager.manual_dir` refuses a single file.
     path = Path(dl_manager._manual_dir)
     if not path.exists():
         raise UserError(f"{path} does not exist.\n{instructions}")
+    if not (path.is_dir() or path.is_file()):  # Reading a pipe would wait for ever.
+        raise UserError(f"{path} is neither a folder nor a file.\n{instructions}")
     if path.is_dir() and not any(path.iterdir()):
         raise UserError(f"{path} is an empty folder.\n{instructions}")
     return path

@@ -114,6 +114,8 @@ def _select(paths: Iterable[Path], kinds: Iterable[tuple[str, ...]], root: Path)
 def _zip_errors(path: Path) -> Iterator[None]:
     try:
         yield
+    except UserError:
+        raise
     except _ZIP_ERRORS as error:
         # Other errors of the system are about the path or the disk, not about the content.
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):

@@ -125,7 +125,10 @@ def _read_images(source: Path) -> Iterator[Face]:
 
 def _read_tar(source: Path) -> Iterator[Face]:
     try:
-        with gzip.open(source) as plain, tarfile.open(fileobj=_Bounded(plain)) as archive:
+        with (
+            gzip.open(source) as plain,
+            tarfile.open(fileobj=_Bounded(plain), mode="r:") as archive,
+        ):
             for member in archive:
                 if member.isfile() and PurePosixPath(member.name).name == "fer2013.csv":
                     file = archive.extractfile(member)

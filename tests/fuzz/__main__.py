@@ -20,6 +20,7 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
+from .hostile import cases
 from .targets import TARGETS, DefectError, check, damaged, valid
 
 
@@ -36,6 +37,8 @@ def main() -> int:
     sys.stderr = os.fdopen(os.dup(2), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     defects: Counter[str] = Counter()
+    if not options.only:
+        attacks(defects)
     print(f"{'target':26} {'cases':>8} {'read':>8} {'refused':>8} {'defects':>8}  peak MB")
     for name in options.only or TARGETS:
         counts: Counter[str] = Counter()
@@ -62,6 +65,21 @@ def main() -> int:
         row = " ".join(f"{counts[kind]:8,}" for kind in ("read", "refused", "defect"))
         print(f"{name:26} {number:8,} {row}  {peak:7.0f}", flush=True)
     return 1 if defects else 0
+
+
+def attacks(defects: Counter[str]) -> None:
+    """Runs what hostile.py holds."""
+    counts: Counter[str] = Counter()
+    for name, lay in cases():
+        with tempfile.TemporaryDirectory() as folder:
+            attack = lay(Path(folder))
+            try:
+                counts[check(attack, Path(folder))] += 1
+            except DefectError as defect:
+                print(f"--- {name}: {defect}")
+                defects[name] += 1
+                counts["defects"] += 1
+    print("attacks made by hand:", ", ".join(f"{n} {kind}" for kind, n in counts.items()))
 
 
 def _kind(defect: DefectError) -> str:
