@@ -17,6 +17,7 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict()  # arguments of deep_emotion_jax.model.DeepEmotion
     config.model.attention = "features"
     config.model.localization = "figure"
+    config.model.trunk = "figure"
     config.model.batch_norm = False
     config.model.width = 1.0
     config.model.dropout = 0.2

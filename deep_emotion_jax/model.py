@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise, zip_longest
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,26 @@ IMAGE_SIZE = 48
 ATTENTION = ("features", "image", "none")
 LOCALIZATION = ("figure", "port")
 Initializer = Callable[..., jax.Array]
+
+
+class Trunk(NamedTuple):
+    """The convolutions between the face and the classifier.
+
+    Attributes:
+      stages: channels of the convolutions of each stage; a stage ends with a 2x2 max-pool.
+      padding: of every convolution, "VALID" or "SAME".
+      hidden: size of the fully connected layer after the features.
+    """
+
+    stages: tuple[tuple[int, ...], ...]
+    padding: str
+    hidden: int
+
+
+TRUNKS = {
+    "figure": Trunk(((10, 10), (10, 10)), "VALID", 50),  # the paper's: 9 x 9 x 10 features
+    "wide": Trunk(((24, 24), (48, 48), (96, 96, 96)), "SAME", 128),  # ours: 6 x 6 x 96
+}
 
 INITIALIZERS: dict[str, Initializer] = {
     "he": nnx.initializers.he_normal(),
@@ -57,7 +77,7 @@ class ConvStage(nnx.Module):
             for c_in, c_out in pairwise(channels)
         )
         self.norms = nnx.List(
-            nnx.BatchNorm(c, axis=1, rngs=rngs) for c in channels[1:] if batch_norm
+            nnx.BatchNorm(c, rngs=rngs) for c in channels[1:] if batch_norm
         )
 
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
@@ -141,13 +161,14 @@ class DeepEmotion(nnx.Module):
       attention: where the sampler works: on the "features" (the paper's figure), on the input
         "image" (the paper's text), or "none" (no localization network: the ablation).
       localization: "figure" or "port", see `LocalizationNetwork`.
+      trunk: "figure", or "wide" for a network of our own: the same idea with seven convolutions.
       batch_norm: BatchNorm after every convolution (the figure has none).
       width: factor on all channel and hidden sizes.
       dropout: rate after the features, in training only (the paper gives none: our choice).
       init: "he", or "gaussian" with standard deviation 0.05 (as the paper is quoted).
 
     Raises:
-      ValueError: for an unknown attention, localization or init.
+      ValueError: for an unknown attention, localization, trunk or init.
     """
 
     def __init__(
@@ -156,6 +177,7 @@ class DeepEmotion(nnx.Module):
         *,
         attention: str = "features",
         localization: str = "figure",
+        trunk: str = "figure",
         batch_norm: bool = False,
         width: float = 1.0,
         dropout: float = 0.2,
@@ -166,27 +188,31 @@ class DeepEmotion(nnx.Module):
             raise ValueError(f"attention must be one of {ATTENTION}, got {attention!r}")
         if init not in INITIALIZERS:
             raise ValueError(f"init must be one of {tuple(INITIALIZERS)}, got {init!r}")
+        if trunk not in TRUNKS:
+            raise ValueError(f"trunk must be one of {tuple(TRUNKS)}, got {trunk!r}")
         kernel_init = INITIALIZERS[init]
-        channels, hidden = round(10 * width), round(50 * width)
+        stages, padding, hidden = TRUNKS[trunk]
+        hidden = round(hidden * width)
         shared: dict[str, Any] = {
             "batch_norm": batch_norm,
             "kernel_init": kernel_init,
             "rngs": rngs,
         }
         self.attention = attention
-        self.stages = nnx.List(
-            [
-                ConvStage((1, channels, channels), **shared),
-                ConvStage((channels, channels, channels), **shared),
-            ]
-        )
+        self.stages = nnx.List()
+        side, before = IMAGE_SIZE, 1
+        for stage in stages:
+            channels = [round(c * width) for c in stage]
+            self.stages.append(ConvStage((before, *channels), padding=padding, **shared))
+            before = channels[-1]
+            side = (side - (2 * len(channels) if padding == "VALID" else 0)) // 2
         self.dropout = nnx.Dropout(dropout)
         self.localization = (
             None
             if attention == "none"
             else LocalizationNetwork(localization, width=width, **shared)
         )
-        self.fc1 = nnx.Linear(9 * 9 * channels, hidden, kernel_init=kernel_init, rngs=rngs)
+        self.fc1 = nnx.Linear(side * side * before, hidden, kernel_init=kernel_init, rngs=rngs)
         self.fc2 = nnx.Linear(hidden, num_classes, kernel_init=kernel_init, rngs=rngs)
 
     def __call__(
