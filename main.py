@@ -29,6 +29,7 @@ from deep_emotion_jax.fit import Run, fit
 from deep_emotion_jax.model import DeepEmotion
 from deep_emotion_jax.protocols import join, make_folds
 from deep_emotion_jax.results import claim_workdir, write_results
+from deep_emotion_jax.settings import check_settings
 from deep_emotion_jax.train import Recipe
 
 DEFAULT_CONFIG = "configs/synthetic_faces.py"
@@ -45,6 +46,9 @@ def load_dataset(config: ConfigDict) -> tuple[dict[str, Split], list[str]]:
     except ModuleNotFoundError as error:
         known = sorted(path.parent.name for path in Path("datasets").glob("*/*_builder.py"))
         raise UserError(f"config.dataset={config.dataset!r} is none of {known}") from error
+    known = sorted(module.Builder.builder_configs)
+    if config.dataset_config and config.dataset_config not in known:
+        raise UserError(f"config.dataset_config={config.dataset_config!r} is none of {known}")
     builder = module.Builder(data_dir=config.data_dir, config=config.dataset_config or None)
     prepare(builder, Path(config.manual_dir).expanduser() if config.manual_dir else None)
     splits = {name: load_split(builder.as_data_source(split=name)) for name in builder.info.splits}
@@ -62,6 +66,7 @@ def make_recipe(config: ConfigDict) -> Recipe:
 
 def run(config: ConfigDict, workdir: Path, seeds: Sequence[int] | None = None) -> None:
     """Trains the folds of the config's protocol, once for each seed, and reports to a folder."""
+    check_settings(config)
     print(f"{len(jax.devices())} x {jax.devices()[0].device_kind}; results go to {workdir}")
     splits, class_names = load_dataset(config)
     runs = [

@@ -4,9 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from deep_emotion_jax.errors import UserError
-from deep_emotion_jax.model import ATTENTION, INITIALIZERS, LOCALIZATION
+from deep_emotion_jax.model import ATTENTION, INITIALIZERS, LOCALIZATION, TRUNKS
 from deep_emotion_jax.protocols import PROTOCOLS
-from deep_emotion_jax.train import OPTIMIZERS, SCHEDULES
 
 
 class Rule(NamedTuple):
@@ -57,6 +56,7 @@ RULES: dict[str, Rule] = {
     "protocol": _one_of(PROTOCOLS),
     "model.attention": _one_of(ATTENTION),
     "model.localization": _one_of(LOCALIZATION),
+    "model.trunk": _one_of(TRUNKS),
     "model.batch_norm": _BOOL,
     # Below, a layer would have no channels.
     "model.width": _real(0.1, 32, "from 0.1 to 32"),
@@ -64,8 +64,8 @@ RULES: dict[str, Rule] = {
     "model.init": _one_of(INITIALIZERS),
     "recipe.batch_size": _whole(1, 65_536),
     "recipe.learning_rate": _real(1e-12, 1e6, "more than 0 and at most 1,000,000"),
-    "recipe.optimizer": _one_of(OPTIMIZERS),
-    "recipe.schedule": _one_of(SCHEDULES),
+    "recipe.optimizer": _one_of(("adam", "muon")),
+    "recipe.schedule": _one_of(("constant", "cosine")),
     "recipe.warmup_epochs": _NOT_NEGATIVE,
     "recipe.weight_decay": _NOT_NEGATIVE,
     "recipe.fc_l2": _NOT_NEGATIVE,
