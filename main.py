@@ -50,7 +50,7 @@ def load_dataset(config: ConfigDict) -> tuple[dict[str, Split], list[str]]:
     if config.dataset_config and config.dataset_config not in known:
         raise UserError(f"config.dataset_config={config.dataset_config!r} is none of {known}")
     builder = module.Builder(data_dir=config.data_dir, config=config.dataset_config or None)
-    prepare(builder, Path(config.manual_dir).expanduser() if config.manual_dir else None)
+    prepare(builder, Path(os.path.expanduser(config.manual_dir)) if config.manual_dir else None)
     splits = {name: load_split(builder.as_data_source(split=name)) for name in builder.info.splits}
     return splits, builder.info.features["label"].names
 

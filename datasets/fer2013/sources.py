@@ -142,20 +142,20 @@ def _read_tar(source: Path) -> Iterator[Face]:
     raise UserError(f"{source} holds no fer2013.csv; download it again.")
 
 
-class _Bounded:
+class _Bounded(io.RawIOBase):
     """An unpacked stream of bounded size: tarfile reads long names and headers whole."""
 
-    def __init__(self, file: IO[bytes]):
+    def __init__(self, file: gzip.GzipFile):
         self._file = file
-        self.tell, self.seekable = file.tell, file.seekable
+        self.tell, self.seekable = file.tell, file.seekable  # type: ignore[method-assign]
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int = -1) -> bytes:
         self._check(size, _MAX_ROW)
         return self._file.read(size)
 
-    def seek(self, place: int) -> int:
+    def seek(self, place: int, whence: int = 0) -> int:
         self._check(place, _MAX_UNPACKED)
-        return self._file.seek(place)
+        return self._file.seek(place, whence)
 
     def _check(self, number: int, largest: int) -> None:
         if not 0 <= number <= largest:
