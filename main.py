@@ -33,6 +33,7 @@ from deep_emotion_jax.model import DeepEmotion
 from deep_emotion_jax.pretrained import load_network
 from deep_emotion_jax.protocols import join, make_folds
 from deep_emotion_jax.results import write_results
+from deep_emotion_jax.settings import check_settings
 from deep_emotion_jax.stopping import STOPPED_EXIT_CODE, Stopped
 from deep_emotion_jax.train import Recipe
 from deep_emotion_jax.workdir import claim_workdir, provenance
@@ -54,8 +55,11 @@ def load_dataset(config: ConfigDict) -> tuple[dict[str, Split], list[str]]:
     except ModuleNotFoundError as error:
         known = sorted(path.parent.name for path in Path("datasets").glob("*/*_builder.py"))
         raise UserError(f"config.dataset={config.dataset!r} is none of {known}") from error
+    known = sorted(module.Builder.builder_configs)
+    if config.dataset_config and config.dataset_config not in known:
+        raise UserError(f"config.dataset_config={config.dataset_config!r} is none of {known}")
     builder = module.Builder(data_dir=config.data_dir, config=config.dataset_config or None)
-    prepare(builder, Path(config.manual_dir).expanduser() if config.manual_dir else None)
+    prepare(builder, Path(os.path.expanduser(config.manual_dir)) if config.manual_dir else None)
     splits = {name: load_split(builder.as_data_source(split=name)) for name in builder.info.splits}
     return splits, builder.info.features["label"].names
 
@@ -71,6 +75,7 @@ def make_recipe(config: ConfigDict) -> Recipe:
 
 def run(config: ConfigDict, workdir: Path, seeds: Sequence[int] | None = None) -> None:
     """Trains the folds of the config's protocol, once for each seed, and reports to a folder."""
+    check_settings(config)
     print(f"{len(jax.devices())} x {jax.devices()[0].device_kind}; results go to {workdir}")
     splits, class_names = load_dataset(config)
     runs = [

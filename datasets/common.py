@@ -14,7 +14,6 @@ import io
 import math
 import os
 import shutil
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -36,6 +35,11 @@ class Square(NamedTuple):
     left: float
     top: float
     side: float
+
+    def meets(self, height: int, width: int) -> bool:
+        """Whether it shares pixels with a picture, is one pixel at least, and twice it at most."""
+        left, top, side = self
+        return 1 <= side <= 2 * max(height, width) and -side < left < width and -side < top < height
 
 
 def prepare(
@@ -123,12 +127,14 @@ def manual_path(dl_manager: tfds.download.DownloadManager, instructions: str) ->
       instructions: the builder's `MANUAL_DOWNLOAD_INSTRUCTIONS`, shown if nothing is there.
 
     Raises:
-      UserError: the path does not exist or is an empty folder.
+      UserError: the path does not exist, or is an empty folder, or neither folder nor file.
     """
     # The public `dl_manager.manual_dir` refuses a single file.
     path = Path(dl_manager._manual_dir)
     if not path.exists():
         raise UserError(f"{path} does not exist.\n{instructions}")
+    if not (path.is_dir() or path.is_file()):  # Reading a pipe would wait for ever.
+        raise UserError(f"{path} is neither a folder nor a file.\n{instructions}")
     if path.is_dir() and not any(path.iterdir()):
         raise UserError(f"{path} is an empty folder.\n{instructions}")
     return path
@@ -183,11 +189,10 @@ def read_image(data: bytes, path: Path) -> np.ndarray:
         image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "TIFF"))
         if image.width * image.height <= MAX_PIXELS:
             image.load()
-    # What Pillow raises depends on which bytes are damaged.
-    except (OSError, SyntaxError, EOFError, ValueError, struct.error) as error:
-        raise UserError(f"{path} is not a readable image ({error}); download it again.") from error
     except Image.DecompressionBombError:
         raise UserError(f"{path} unpacks to far too many pixels; download it again.") from None
+    except Exception as error:  # What Pillow raises depends on which bytes are damaged.
+        raise UserError(f"{path} is not a readable image ({error}); download it again.") from error
     if image.width * image.height > MAX_PIXELS:
         raise UserError(f"{path} has {image.width} x {image.height} pixels, far too many.")
     if image.mode not in ("L", "RGB", "RGBA"):
@@ -220,12 +225,17 @@ def face_image(
 
     Returns:
       uint8, (48, 48).
+
+    Raises:
+      ValueError: the square does not meet the picture.
     """
     pixels = to_grey(image, background)
     height, width = pixels.shape
     if square is None:
         side = min(height, width)
         square = Square((width - side) / 2, (height - side) / 2, side)
+    if not square.meets(height, width):
+        raise ValueError(f"{square} is no part of a picture of {width} x {height} pixels")
     left, top = square.left, square.top
     right, bottom = left + square.side, top + square.side
     margin = math.ceil(max(0, -left, -top, right - width, bottom - height))

@@ -1,7 +1,10 @@
 """Finds and reads raw files in folders and zip archives, without unpacking anything to disk."""
 
 import contextlib
+import errno
 import functools
+import lzma
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -11,6 +14,13 @@ from typing import IO
 from deep_emotion_jax.errors import UserError
 
 MAX_FILE_BYTES = 1 << 20
+
+# What zipfile raises depends on which bytes are damaged. RuntimeError: encrypted, or
+# (NotImplementedError) an unknown compression; OSError: bzip2's, and a place outside the file.
+_ZIP_ERRORS = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(EOFError, OSError, RuntimeError, ValueError),
+)
 
 
 @contextlib.contextmanager
@@ -104,8 +114,12 @@ def _select(paths: Iterable[Path], kinds: Iterable[tuple[str, ...]], root: Path)
 def _zip_errors(path: Path) -> Iterator[None]:
     try:
         yield
-    # RuntimeError: encrypted, or (NotImplementedError) an unknown compression.
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, UnicodeDecodeError) as error:
+    except UserError:
+        raise
+    except _ZIP_ERRORS as error:
+        # Other errors of the system are about the path or the disk, not about the content.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
         raise UserError(
             f"{path} is not a whole zip archive ({error}); download it again."
         ) from error

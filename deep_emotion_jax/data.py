@@ -1,6 +1,7 @@
 """From a prepared TFDS dataset to arrays: read once with Grain, kept small, checked."""
 
 import hashlib
+import math
 from typing import Any, NamedTuple
 
 import grain
@@ -102,3 +103,24 @@ def batch_indices(
     bounds = jnp.arange(steps + 1) * even + jnp.minimum(jnp.arange(steps + 1), rest)
     places = bounds[:-1, None] + jnp.arange(batch_size)
     return order[places % count], (places < bounds[1:, None]).astype(jnp.float32)
+
+
+def step_examples(
+    key: jax.Array, index: np.ndarray, count: int, batch_size: int, step: int
+) -> np.ndarray:
+    """The examples that one step of an epoch trained on, computed again for a report.
+
+    Args:
+      key: the epoch's key, as the epoch program was given it (`train.make_epoch`).
+      index: int [A], the training examples, filled up beyond `count`.
+      count: how many of them count.
+      batch_size: of the recipe.
+      step: of the epoch, from 0.
+
+    Returns:
+      int, those entries of `index` that were in the step's batch, in its order.
+    """
+    order_key, _ = jax.random.split(key)  # the other one is of the steps' own randomness
+    steps = math.ceil(len(index) / batch_size)
+    order, weights = batch_indices(order_key, count, len(index), steps, batch_size)
+    return np.asarray(index)[np.asarray(order[step])[np.asarray(weights[step]) > 0]]

@@ -20,9 +20,10 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
 from deep_emotion_jax.checkpoint import Checkpoints
-from deep_emotion_jax.data import Split
+from deep_emotion_jax.data import Split, step_examples
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.protocols import Fold
+from deep_emotion_jax.report import write_json
 from deep_emotion_jax.stopping import Stopped, stop_requests
 from deep_emotion_jax.train import (
     Recipe,
@@ -146,11 +147,25 @@ def fit(
                     (jnp.int32(epoch), *shared),
                 )
                 sums, accuracy, loss = jax.device_get((sums, accuracy, loss))
-                bad = first_bad_step(sums["loss"])
+                # Validation shows what the last step did to the weights, before they are saved.
+                bad = first_bad_step(np.column_stack([sums["loss"], loss]))
                 if bad is not None:
+                    run, step = bad[0], min(bad[1], steps - 1)
+                    chosen = step_examples(
+                        jax.random.fold_in(roots[run], epoch),
+                        train_index[run],
+                        train_count[run],
+                        recipe.batch_size,
+                        step,
+                    )
+                    batch = [data.keys[i] for i in chosen]
+                    path = workdir / "not_finite.json"
+                    where = {"run": runs[run].name, "epoch": epoch, "step": step + 1}
+                    write_json(path, where | {"batch": batch})
                     raise UserError(
-                        f"the loss of {runs[bad[0]].name} is not finite at step {bad[1] + 1} of "
-                        f"epoch {epoch}; the last good checkpoint is epoch {saved} in "
+                        f"the loss of {runs[run].name} is not finite at or after step {step + 1} "
+                        f"of epoch {epoch}, whose {len(batch)} images ({', '.join(batch[:3])} ...) "
+                        f"are listed in {path}; the last good checkpoint is epoch {saved} in "
                         f"{workdir / 'checkpoints'}; lower recipe.learning_rate"
                     )
                 seconds = time.perf_counter() - began

@@ -71,6 +71,8 @@ def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
       UserError: if it is missing, damaged, no picture, or larger than Pillow's 89 megapixels.
     """
     path = os.fspath(path)
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UserError(f"cannot read {path}: it is no file")  # a pipe would be waited for
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd EXIF data and the like

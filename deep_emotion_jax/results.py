@@ -13,11 +13,13 @@ from ml_collections import ConfigDict
 from deep_emotion_jax import explain, metrics, report
 from deep_emotion_jax.data import Split
 from deep_emotion_jax.fit import Run, RunState
+from deep_emotion_jax.health import check_health
 from deep_emotion_jax.model import DeepEmotion, count_parameters
 from deep_emotion_jax.train import assemble, make_logits, split_model
 from deep_emotion_jax.weights import save_model
 
 REGION_FACES_PER_CLASS = 50
+HEALTH_FACES = 300
 
 
 def write_results(
@@ -41,11 +43,16 @@ def write_results(
     entries: list[dict[str, Any]] = []
     scores: dict[str, list[metrics.Metrics]] = {"validation": [], "test": []}
     for i, run in enumerate(runs):
+        some = run.fold.train[:: max(1, len(run.fold.train) // HEALTH_FACES)]
+        health = check_health(trained[i], data.images[some])
+        collapsed = _collapsed(records[i - len(runs)], data.labels[run.fold.train])
         entry: dict[str, Any] = {
             "name": run.name,
             "seed": run.seed,
             "best_epoch": int(state.best_epoch[i]),
-            "collapsed": _collapsed(records[i - len(runs)], data.labels[run.fold.train]),
+            "problem": collapsed or health.problem,
+            "dead_units": health.dead,
+            "theta": health.theta and health.theta._asdict(),
             "examples": {part: len(getattr(run.fold, part)) for part in ("train", *scores)},
         }
         for part in scores:
@@ -102,11 +109,8 @@ def write_results(
     for part, found in scores.items():
         print(_sentence(part, found, accuracies[part]))
     for entry in entries:
-        if entry["collapsed"]:
-            print(
-                f"warning: {entry['name']} collapsed: it fits its own training images no better "
-                "than naming the commonest class; lower recipe.learning_rate or change the seed"
-            )
+        if entry["problem"]:
+            print(f"warning: {entry['name']}: {entry['problem']}")
     print(f"results in {workdir}: summary.json, weights/, confusion_*.png, curves.png, regions.png")
 
 
@@ -117,9 +121,14 @@ def _best_models(models: Sequence[DeepEmotion], state: RunState) -> list[DeepEmo
     return [assemble(model, *best(i)) for i, model in enumerate(models)]
 
 
-def _collapsed(last: dict[str, Any], labels: np.ndarray) -> bool:
-    """Whether a run ended no better on its training images than the commonest class."""
-    return last["train_accuracy"] <= np.bincount(labels).max() / len(labels) + 0.02
+def _collapsed(last: dict[str, Any], labels: np.ndarray) -> str | None:
+    """What to do if a run ended no better on its training images than the commonest class."""
+    if last["train_accuracy"] > np.bincount(labels).max() / len(labels) + 0.02:
+        return None
+    return (
+        "collapsed: it fits its own training images no better than naming the commonest class; "
+        "lower recipe.learning_rate or change the seed"
+    )
 
 
 def _mean_over_runs(records: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:

@@ -63,13 +63,13 @@ def accuracy_under_change(
     program, weights = make_logits(model), split_model(model)
 
     @jax.jit
-    def predict(weights, images, theta):
+    def predict(params, stats, images, theta):
         grid = affine_grid(theta, (images.shape[1], images.shape[2]))
         faces = grid_sample(images.astype(jnp.float32) / 255, grid, padding="border")
-        return program(*weights, faces).argmax(-1)
+        return program(params, stats, faces).argmax(-1)
 
     def accuracy(change: str, amount: float) -> float:
         theta = change_theta(jax.random.key(seed), len(images), change, amount)
-        return float(np.mean(np.asarray(predict(weights, images, theta)) == labels))
+        return float(np.mean(np.asarray(predict(*weights, images, theta)) == labels))
 
     return {change: [accuracy(change, amount) for amount in AMOUNTS] for change in CHANGES}

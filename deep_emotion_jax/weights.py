@@ -99,6 +99,8 @@ def load_model(path: str | os.PathLike[str]) -> Trained:
       UserError: if the file is missing, damaged, or holds something else.
     """
     path = Path(path)
+    if not path.is_file():  # safetensors would wait for a pipe
+        raise UserError(f"cannot read a network from {path}: there is no such file")
     try:
         with safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from deep_emotion_jax.data import batch_indices, load_split
+from deep_emotion_jax.data import batch_indices, load_split, step_examples
 
 
 def source(count=10):
@@ -59,3 +59,12 @@ def test_keys_decide_the_order():
     orders = [np.asarray(batch_indices(jax.random.key(k), 50, 50, 5, 10)[0]) for k in (0, 0, 1)]
     np.testing.assert_array_equal(orders[0], orders[1])
     assert not np.array_equal(orders[0], orders[2])
+
+
+def test_the_examples_of_a_step_are_those_of_its_batch():
+    """Of a fold of 21, filled up to 30, in batches of 8; test_trajectory.py tests the key."""
+    fold = np.resize(np.arange(100, 121), 30)
+    key = jax.random.key(5)
+    chosen = [step_examples(key, fold, 21, 8, step) for step in range(4)]
+    assert sorted(np.concatenate(chosen)) == list(range(100, 121))
+    assert [len(batch) for batch in chosen] == [6, 5, 5, 5]

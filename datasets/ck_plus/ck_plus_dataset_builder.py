@@ -135,11 +135,21 @@ def _read_cropped(frames: tuple[sources.Frame, ...]) -> list[np.ndarray]:
     return [common.face_image(image) for image in images]
 
 
+def _landmark_square(path: Path, read: sources.Read, image: np.ndarray) -> common.Square:
+    square = faces.landmark_square(faces.read_landmarks(read(), path))
+    if not square.meets(*image.shape[:2]):
+        raise UserError(
+            f"{path} puts the eyes where a picture of {image.shape[1]} x {image.shape[0]} pixels "
+            "has no face; download it again."
+        )
+    return square
+
+
 def _crop(name: str, frames: tuple[sources.Frame, ...]) -> list[np.ndarray]:
     """Cuts the faces out of a sequence's frames, by landmarks where they are there."""
     images = [common.read_image(frame.read(), frame.path) for frame in frames]
     squares = [
-        faces.landmark_square(faces.read_landmarks(frame.landmarks[1](), frame.landmarks[0]))
+        _landmark_square(*frame.landmarks, image)
         if frame.landmarks
         else faces.detect_square(common.to_grey(image))
         for frame, image in zip(frames, images, strict=True)

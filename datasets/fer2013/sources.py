@@ -23,6 +23,10 @@ SIZE = 48
 # One row per face in the challenge's order, split named: the best there is, and what FER+ needs.
 _ROW_FILES = ("fer2013.csv", "fer2013/fer2013.csv", "fer2013.tar.gz", "icml_face_data.csv")
 _FACE_NAME = re.compile(rf"({'|'.join(USAGES)})_\w+")
+# A row has less than 10,000 characters, the table 301 MB. Without bounds a small archive could
+# unpack to more than memory holds.
+_MAX_ROW = 1 << 16
+_MAX_UNPACKED = 1 << 29
 # A table is stricter than int(), which takes "+7" and "0_7", and faster.
 _PIXEL_VALUES = {str(value): value for value in range(256)}
 
@@ -121,7 +125,10 @@ def _read_images(source: Path) -> Iterator[Face]:
 
 def _read_tar(source: Path) -> Iterator[Face]:
     try:
-        with tarfile.open(source, "r:gz") as archive:
+        with (
+            gzip.open(source) as plain,
+            tarfile.open(fileobj=_Bounded(plain), mode="r:") as archive,
+        ):
             for member in archive:
                 if member.isfile() and PurePosixPath(member.name).name == "fer2013.csv":
                     file = archive.extractfile(member)
@@ -135,6 +142,26 @@ def _read_tar(source: Path) -> Iterator[Face]:
     raise UserError(f"{source} holds no fer2013.csv; download it again.")
 
 
+class _Bounded(io.RawIOBase):
+    """An unpacked stream of bounded size: tarfile reads long names and headers whole."""
+
+    def __init__(self, file: gzip.GzipFile):
+        self._file = file
+        self.tell, self.seekable = file.tell, file.seekable  # type: ignore[method-assign]
+
+    def read(self, size: int = -1) -> bytes:
+        self._check(size, _MAX_ROW)
+        return self._file.read(size)
+
+    def seek(self, place: int, whence: int = 0) -> int:
+        self._check(place, _MAX_UNPACKED)
+        return self._file.seek(place, whence)
+
+    def _check(self, number: int, largest: int) -> None:
+        if not 0 <= number <= largest:
+            raise tarfile.ReadError(f"{number} bytes where FER-2013 has at most {largest}")
+
+
 def read_rows(
     file: IO[bytes], path: Path, columns: tuple[str, ...]
 ) -> Iterator[tuple[str, dict[str, str]]]:
@@ -146,7 +173,18 @@ def read_rows(
       UserError: the file is not text or not CSV, has not all of `columns`, or a row has too few or
         too many values.
     """
-    reader = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""))
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    taken = 0  # characters of the row, which quotes can spread over lines
+
+    def lines() -> Iterator[str]:
+        nonlocal taken
+        while line := text.readline(_MAX_ROW + 1):
+            taken += len(line)
+            if taken > _MAX_ROW:
+                raise csv.Error(f"a row of more than {_MAX_ROW} characters")
+            yield line
+
+    reader = csv.reader(lines())
     try:
         header = [name.strip() for name in next(reader, [])]
         missing = [name for name in columns if name not in header]
@@ -155,6 +193,7 @@ def read_rows(
                 f"{path} has no column {missing[0]!r}; give the original file, with its labels."
             )
         for values in reader:
+            taken = 0
             if not values:
                 continue
             where = f"{path}, line {reader.line_num}"

@@ -1,4 +1,4 @@
-"""Writes training_trajectory.npz: ten steps of training in PyTorch, for tests/test_numerics.py.
+"""Writes training_trajectory.npz: ten steps of training in PyTorch, for tests/test_trajectory.py.
 
     python tests/golden/make_training_trajectory.py   # needs PyTorch; made with 2.13 on a CPU
 

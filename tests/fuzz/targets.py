@@ -1,0 +1,324 @@
+"""What reads files or values from outside, each as one function of damaged bytes.
+
+A target may return or raise UserError; anything else is a defect. `check` runs one case.
+"""
+
+import gzip
+import json
+import random
+import resource
+import signal
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from datasets import common, files
+from datasets.ck_plus import ck_plus_dataset_builder as ck_plus
+from datasets.ck_plus import sources as ck_sources
+from datasets.fer2013 import ferplus, sources
+from datasets.ferg import ferg_dataset_builder as ferg
+from datasets.jaffe import jaffe_dataset_builder as jaffe
+from deep_emotion_jax import faces, media
+from deep_emotion_jax.errors import UserError
+from deep_emotion_jax.predict import Predictor
+from deep_emotion_jax.weights import load_model
+
+from . import seeds
+from .mutate import mutate
+
+SECONDS = 10  # that one case may take
+MEGABYTES = 600  # by which one case may raise the process's peak memory
+
+
+class Target(NamedTuple):
+    """Something that is fuzzed.
+
+    Attributes:
+      seeds: of a scratch folder -> valid inputs, to be damaged.
+      lay: puts one input into a folder of the target's own; returns what reads it.
+    """
+
+    seeds: Callable[[Path], list[bytes]]
+    lay: Callable[[Path, bytes], Callable[[], object]]
+
+
+class DefectError(AssertionError):
+    """The code under test did what it must not."""
+
+
+class _HangError(BaseException):
+    """Passes through every `except Exception`."""
+
+
+def check(case: Callable[[], object], folder: Path) -> str:
+    """Runs one case and returns how it ended: "read" or "refused".
+
+    Args:
+      case: reads what lies in `folder`.
+      folder: no file may appear here or vanish.
+
+    Raises:
+      DefectError: it raised something else than a UserError with one clear line, took too long or
+        too much memory, or wrote where it should not.
+    """
+    before = _listing(folder)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    try:
+        with _alarm():
+            case()
+        outcome = "read"
+    except UserError as error:
+        outcome = "refused"
+        message = str(error)
+        if not message or len(message) > 2000 or not message.replace("\n", "").isprintable():
+            raise DefectError(f"no clear message: {message[:3000]!r}") from error
+    except (Exception, _HangError) as error:
+        raise DefectError(f"{type(error).__name__}: {error}") from error
+    scale = 1 << 20 if sys.platform == "darwin" else 1 << 10
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) / scale
+    if grown > MEGABYTES:
+        raise DefectError(f"{grown:.0f} MB of memory")
+    if _listing(folder) != before:
+        raise DefectError("wrote or removed files where it must not")
+    return outcome
+
+
+def _listing(folder: Path) -> set[tuple[Path, int]]:
+    return {(path, path.lstat().st_size) for path in folder.rglob("*") if not path.is_dir()}
+
+
+@contextmanager
+def _alarm():
+    def ring(*_):
+        raise _HangError(f"not done after {SECONDS} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def damaged(name: str, folder: Path, rng: random.Random) -> Callable[[], object]:
+    """Lays one damaged input of a target into the folder; returns what reads it."""
+    return TARGETS[name].lay(folder, mutate(rng.choice(valid(name)), rng))
+
+
+@cache
+def valid(name: str) -> list[bytes]:
+    """The seeds of a target."""
+    with tempfile.TemporaryDirectory() as folder:
+        return TARGETS[name].seeds(Path(folder))
+
+
+def _put(folder: Path, name: str, data: bytes) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def _file(name: str, read: Callable[[Path], object]) -> Callable:
+    """A target whose input is a file of this name."""
+
+    def lay(folder: Path, data: bytes) -> Callable[[], object]:
+        path = _put(folder, name, data)
+        return lambda: read(path)
+
+    return lay
+
+
+def _bytes(read: Callable[[bytes], object]) -> Callable:
+    """A target whose input is the content itself."""
+    return lambda folder, data: lambda: read(data)
+
+
+def _gzip_of_tar(folder: Path, data: bytes) -> Callable[[], object]:
+    path = _put(folder, "fer2013.tar.gz", gzip.compress(data, 1))
+    return lambda: list(sources.read(path))
+
+
+def _join_votes(folder: Path, data: bytes) -> Callable[[], object]:
+    source = _put(folder, "fer2013.csv", seeds.csv())
+    path = _put(folder, "fer2013new.csv", data)
+    joined = lambda: list(ferplus.join(sources.read(source), source, path))  # noqa: E731
+    return lambda: [ferplus.majority(votes) for _, votes in joined()]
+
+
+def _read_zip(path: Path) -> None:
+    with files.open_files(path, (".jpg", ".jpeg", ".png"), (".txt",)) as found:
+        for read in found.values():
+            try:
+                read()
+            except UserError:
+                continue
+    list(sources.read(path))
+
+
+def _read_ck_label(folder: Path, data: bytes) -> Callable[[], object]:
+    frame = "S001/001/S001_001_00000001"
+    _put(folder, f"cohn-kanade-images/{frame}.png", b"")
+    _put(folder, f"Emotion/{frame}_emotion.txt", data)
+
+    def read() -> None:
+        with ck_sources.open_source(folder):
+            pass
+
+    return read
+
+
+@cache
+def _large_picture() -> bytes:
+    return seeds.picture("PNG", side=490)
+
+
+def _read_landmarks(data: bytes) -> None:
+    landmarks = (Path("a_landmarks.txt"), lambda: data)
+    frame = ck_sources.Frame("S001_001_00000001", Path("a.png"), _large_picture, landmarks)
+    ck_plus._crop("S001_001", (frame,))
+
+
+def _read_names(folder: Path, data: bytes) -> Callable[[], object]:
+    """Member names of an archive, one a line, as every dataset reads them."""
+    names = [line.decode("utf-8", "replace") for line in data.split(b"\n")]
+    with zipfile.ZipFile(folder / "names.zip", "w") as archive:
+        for name in dict.fromkeys(names):
+            if name and "\0" not in name:
+                archive.writestr(zipfile.ZipInfo(name), b"")
+
+    def read() -> None:
+        path = folder / "names.zip"
+        for reader in (_names_of_ck, _names_of_jaffe, _names_of_ferg, _names_of_fer2013):
+            try:
+                reader(path)
+            except UserError:
+                continue
+
+    return read
+
+
+def _names_of_ck(path: Path) -> None:
+    with ck_sources.open_source(path):
+        pass
+
+
+def _names_of_jaffe(path: Path) -> None:
+    with files.open_files(path, jaffe._ENDINGS) as found:
+        files.by_key(found, lambda file: jaffe.parse_name(file).key)
+
+
+def _names_of_ferg(path: Path) -> None:
+    with files.open_files(path, (".png",)) as found:
+        files.by_key(found, ferg._key)
+
+
+def _names_of_fer2013(path: Path) -> None:
+    list(sources.read(path))
+
+
+def _read_weights_header(folder: Path, data: bytes) -> Callable[[], object]:
+    """A damaged header, its length put right again, before whole tensors."""
+    rest = seeds.split_safetensors(valid("weights file")[0])[1]
+    return _file("a.safetensors", load_model)(folder, seeds.join_safetensors(data, rest))
+
+
+def _read_weights_description(folder: Path, data: bytes) -> Callable[[], object]:
+    """A damaged description of the network in a whole safetensors file."""
+    header, rest = seeds.split_safetensors(valid("weights file")[0])
+    header["__metadata__"]["deep_emotion_jax"] = data.decode("utf-8", "replace")
+    whole = seeds.join_safetensors(json.dumps(header).encode(), rest)
+    return _file("a.safetensors", load_model)(folder, whole)
+
+
+@cache
+def predictor() -> Predictor:
+    """The shipped network; the pictures are faces already."""
+    return Predictor.from_pretrained("fer2013-paper", faces.whole_picture)
+
+
+def _predict(path: Path) -> None:
+    for face in predictor().predict(path).faces:
+        if not np.isfinite([*face.probabilities.values(), *face.region.ravel()]).all():
+            raise ValueError("not finite")
+
+
+def _predict_array(data: bytes) -> None:
+    """The bytes as an array of any type and shape: NaN, infinities, denormals, wild integers."""
+    rng = random.Random(data)
+    types = ("uint8", "uint16", "int8", "int32", "int64", "float16", "float32", "float64", "bool")
+    dtype = np.dtype(
+        rng.choice([*types, "complex64", "object", "S3", "M8[s]", ">f4", "longdouble"])
+    )
+    shape = [rng.choice((0, 1, 2, 3, 4, 5, 48)) for _ in range(rng.randrange(5))]
+    if dtype.kind == "O":
+        array = np.full(shape, None)
+    else:
+        array = np.frombuffer(
+            np.resize(np.frombuffer(data or b"0", np.uint8), dtype.itemsize * int(np.prod(shape))),
+            dtype,
+        ).reshape(shape)
+    if dtype.kind == "f" and rng.random() < 0.7:
+        with np.errstate(all="ignore"):
+            array = np.abs(array) % 1  # mostly in range, but for what is not finite
+    predictor().predict(array)
+
+
+TARGETS = {
+    "FER-2013 CSV": Target(
+        lambda _: [seeds.csv(), seeds.csv(1)],
+        _file("fer2013.csv", lambda path: list(sources.read(path))),
+    ),
+    "FER-2013 tar.gz": Target(
+        lambda _: [seeds.tar_gz()],
+        _file("fer2013.tar.gz", lambda path: list(sources.read(path))),
+    ),
+    "FER-2013 tar inside gzip": Target(lambda _: [seeds.tar(seeds.csv(1))], _gzip_of_tar),
+    "FER+ votes": Target(lambda _: [seeds.votes()], _join_votes),
+    "zip archive": Target(lambda _: seeds.zips(), _file("archive.zip", _read_zip)),
+    "names in an archive": Target(
+        lambda _: [
+            b"train/angry/Training_1.jpg\ntest/happy/PublicTest_2.png\n",
+            b"CK+48/anger/S010_004_00000017.png\nCK+48/anger/S010_004_00000018.png\n",
+            b"jaffe/KA.AN1.39.tiff\njaffe/KA.AN2.40.tiff\n",
+            b"FERG_DB_256/aia/aia_anger/aia_anger_1.png\n",
+            b"cohn-kanade-images/S010/004/S010_004_00000017.png\n"
+            b"Emotion/S010/004/S010_004_00000017_emotion.txt\n",
+        ],
+        _read_names,
+    ),
+    "dataset picture": Target(
+        lambda _: seeds.dataset_pictures(),
+        _bytes(lambda data: common.face_image(common.read_image(data, Path("a.png")))),
+    ),
+    "CK+ label": Target(lambda _: [b"   3.0000000e+00\n"], _read_ck_label),
+    "CK+ landmarks": Target(lambda _: [seeds.landmarks()], _bytes(_read_landmarks)),
+    "weights file": Target(seeds.weights, _file("a.safetensors", load_model)),
+    "weights header": Target(
+        lambda folder: [
+            json.dumps(seeds.split_safetensors(data)[0]).encode() for data in seeds.weights(folder)
+        ],
+        _read_weights_header,
+    ),
+    "weights description": Target(
+        lambda folder: [
+            seeds.split_safetensors(data)[0]["__metadata__"]["deep_emotion_jax"].encode()
+            for data in seeds.weights(folder)[:1]
+        ],
+        _read_weights_description,
+    ),
+    "picture file": Target(
+        lambda _: seeds.all_pictures(),
+        _file("a.png", lambda path: faces.whole_picture(media.read_picture(path))),
+    ),
+    "predict, file": Target(lambda _: seeds.all_pictures(), _file("a.png", _predict)),
+    "predict, array": Target(lambda _: [seeds.FACE.tobytes(), b"\0" * 64], _bytes(_predict_array)),
+}
