@@ -178,9 +178,7 @@ def _entries(options: argparse.Namespace) -> tuple[list[Entry], Split, list[str]
         }
     else:
         config.dataset = options.dataset
-        path = Path(options.model)
-        model = load_model(path) if path.suffix else load_pretrained(options.model)
-        trained = {path.stem: model}
+        trained = {Path(options.model).stem: load_pretrained(options.model)}
     config.data_dir = options.data_dir
     config.manual_dir = options.manual_dir
     splits, class_names = training.load_dataset(config)
