@@ -27,9 +27,11 @@ from deep_emotion_jax.data import Split, load_split
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.fit import Run, fit
 from deep_emotion_jax.model import DeepEmotion
+from deep_emotion_jax.pretrained import load_pretrained
 from deep_emotion_jax.protocols import join, make_folds
 from deep_emotion_jax.results import claim_workdir, write_results
 from deep_emotion_jax.train import Recipe
+from deep_emotion_jax.weights import start_from
 
 DEFAULT_CONFIG = "configs/synthetic_faces.py"
 CONFIG = config_flags.DEFINE_config_file("config", None, f"The experiment; {DEFAULT_CONFIG}.")
@@ -45,8 +47,12 @@ def load_dataset(config: ConfigDict) -> tuple[dict[str, Split], list[str]]:
     except ModuleNotFoundError as error:
         known = sorted(path.parent.name for path in Path("datasets").glob("*/*_builder.py"))
         raise UserError(f"config.dataset={config.dataset!r} is none of {known}") from error
-    builder = module.Builder(data_dir=config.data_dir, config=config.dataset_config or None)
-    prepare(builder, Path(config.manual_dir).expanduser() if config.manual_dir else None)
+    manual_dir = Path(config.manual_dir).expanduser() if config.manual_dir else None
+    # The classes of a folder are what lies there.
+    own = config.dataset == "folder"
+    settings = module.read_config(manual_dir) if own else config.dataset_config or None
+    builder = module.Builder(data_dir=config.data_dir, config=settings)
+    prepare(builder, manual_dir)
     splits = {name: load_split(builder.as_data_source(split=name)) for name in builder.info.splits}
     return splits, builder.info.features["label"].names
 
@@ -76,6 +82,9 @@ def run(config: ConfigDict, workdir: Path, seeds: Sequence[int] | None = None) -
         ]
     except ValueError as error:
         raise UserError(f"config.model: {error}") from error
+    if config.init_from:
+        for model in models:
+            start_from(model, class_names, load_pretrained(config.init_from))
     claim_workdir(workdir, config, data, runs)
     state, records = fit(
         models,

@@ -78,9 +78,7 @@ class ConvStage(nnx.Module):
             nnx.Conv(c_in, c_out, (kernel_size, kernel_size), kernel_init=kernel_init, rngs=rngs)
             for c_in, c_out in pairwise(channels)
         )
-        self.norms = nnx.List(
-            nnx.BatchNorm(c, rngs=rngs) for c in channels[1:] if batch_norm
-        )
+        self.norms = nnx.List(nnx.BatchNorm(c, rngs=rngs) for c in channels[1:] if batch_norm)
 
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Maps [N, H, W, C] to [N, H', W', C_out], non-negative."""
