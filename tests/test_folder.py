@@ -59,9 +59,11 @@ def test_a_folder_trains_and_its_network_predicts(folder, tmp_path):
 
 
 def test_mistakes_are_one_message(folder, tmp_path):
-    words = ("config.init_from", "fc1.kernel", "config.model")
-    fails(*arguments(folder, tmp_path), "--config.model.width=2", words=words[::2])
-    fails(*arguments(tmp_path, tmp_path), words=("fewer than two class folders", tmp_path))
+    words = ("config.init_from", "fc1.bias", "config.model")
+    fails(*arguments(folder, tmp_path), "--config.model.width=2", words=words)
+    (tmp_path / "empty").mkdir()
+    words = ("fewer than two class folders", tmp_path / "empty")
+    fails(*arguments(tmp_path / "empty", tmp_path), words=words)
 
 
 def test_known_classes_keep_their_weights():

@@ -5,11 +5,11 @@ import { faceImage, greyOf } from "./preprocess.js";
 const SIZE = 48;
 const MAX_SIDE = 4096; // of the pixels that are kept; larger pictures are scaled down
 const at = (id) => document.getElementById(id);
-let session, model, picture, square; // picture: {bitmap, grey, width, height}
+let session, model;
+let picture, square; // {canvas, grey, width, height}, {left, top, side}
 let running = false, again = false;
 
 ort.env.wasm.numThreads = 1; // threads need headers that a plain server does not send
-ort.env.wasm.wasmPaths = new URL("./", import.meta.url).href;
 
 async function load() {
   model = await (await fetch("model.json")).json();
