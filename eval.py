@@ -33,7 +33,6 @@ from ml_collections import ConfigDict
 from deep_emotion_jax import metrics, report
 from deep_emotion_jax.data import Split
 from deep_emotion_jax.errors import UserError
-from deep_emotion_jax.pretrained import load_network
 from deep_emotion_jax.protocols import Fold, join, make_folds
 from deep_emotion_jax.regions import truth_scores, write_regions, write_telling_faces
 from deep_emotion_jax.robustness import AMOUNTS, CHANGES, accuracy_under_change
@@ -206,7 +205,7 @@ def _entries(options: argparse.Namespace) -> tuple[list[Entry], Split, list[str]
         }
     else:
         config.dataset = options.dataset
-        trained = {Path(options.model).stem: load_network(options.model)}
+        trained = {Path(options.model).stem: load_pretrained(options.model)}
     config.data_dir = options.data_dir
     config.manual_dir = options.manual_dir
     splits, class_names = training.load_dataset(config)

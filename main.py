@@ -30,12 +30,13 @@ from deep_emotion_jax.distill import with_teacher
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.fit import Run, fit
 from deep_emotion_jax.model import DeepEmotion
-from deep_emotion_jax.pretrained import load_network
+from deep_emotion_jax.pretrained import load_pretrained
 from deep_emotion_jax.protocols import join, make_folds
 from deep_emotion_jax.results import write_results
 from deep_emotion_jax.settings import check_settings
 from deep_emotion_jax.stopping import STOPPED_EXIT_CODE, Stopped
 from deep_emotion_jax.train import Recipe
+from deep_emotion_jax.weights import start_from
 from deep_emotion_jax.workdir import claim_workdir, provenance
 
 DEFAULT_CONFIG = "configs/synthetic_faces.py"
@@ -58,8 +59,12 @@ def load_dataset(config: ConfigDict) -> tuple[dict[str, Split], list[str]]:
     known = sorted(module.Builder.builder_configs)
     if config.dataset_config and config.dataset_config not in known:
         raise UserError(f"config.dataset_config={config.dataset_config!r} is none of {known}")
-    builder = module.Builder(data_dir=config.data_dir, config=config.dataset_config or None)
-    prepare(builder, Path(os.path.expanduser(config.manual_dir)) if config.manual_dir else None)
+    manual_dir = Path(os.path.expanduser(config.manual_dir)) if config.manual_dir else None
+    # The classes of a folder are what lies there.
+    own = config.dataset == "folder"
+    settings = module.read_config(manual_dir) if own else config.dataset_config or None
+    builder = module.Builder(data_dir=config.data_dir, config=settings)
+    prepare(builder, manual_dir)
     splits = {name: load_split(builder.as_data_source(split=name)) for name in builder.info.splits}
     return splits, builder.info.features["label"].names
 
@@ -86,13 +91,16 @@ def run(config: ConfigDict, workdir: Path, seeds: Sequence[int] | None = None) -
     data = join(splits)
     if config.teacher:
         trained_on = np.unique(np.concatenate([run.fold.train for run in runs]))
-        data = with_teacher(data, load_network(config.teacher), trained_on, class_names)
+        data = with_teacher(data, load_pretrained(config.teacher), trained_on, class_names)
     try:
         models = [
             DeepEmotion(len(class_names), **config.model, rngs=nnx.Rngs(run.seed)) for run in runs
         ]
     except ValueError as error:
         raise UserError(f"config.model: {error}") from error
+    if config.init_from:
+        for model in models:
+            start_from(model, class_names, load_pretrained(config.init_from))
     about = provenance(config, data, [run.name for run in runs])
     with claim_workdir(workdir, about, accept_changes=ACCEPT_CHANGES.value):
         state, records = fit(

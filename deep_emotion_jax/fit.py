@@ -105,8 +105,11 @@ def fit(
     validation_index, validation_count = _stack([run.fold.validation for run in runs])
     steps = steps_per_epoch(train_index.shape[1], recipe.batch_size)
     optimizer, learning_rate = make_optimizer(recipe, steps)
+    epoch_of_runs = for_each_run(make_epoch(models[0], optimizer, recipe, mesh))
+    # The state alone is donated: XLA would write results over the indices too, which every epoch
+    # reads, where an epoch of one step makes the sizes equal.
     train_epoch = jax.jit(
-        for_each_run(make_epoch(models[0], optimizer, recipe, mesh)), donate_argnums=0
+        lambda train, own, shared: epoch_of_runs((train, *own), shared), donate_argnums=0
     )
     validate = jax.jit(for_each_run(_make_validation(models[0])))
 
@@ -140,7 +143,7 @@ def fit(
                 began = time.perf_counter()
                 keys = jax.vmap(jax.random.fold_in, (0, None))(roots, epoch)
                 train_state, sums = train_epoch(
-                    (state.train, keys, *train_own), (*shared, soft_labels)
+                    state.train, (keys, *train_own), (*shared, soft_labels)
                 )
                 state, accuracy, loss = validate(
                     (state._replace(train=train_state), *validation_own),

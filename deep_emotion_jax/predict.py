@@ -10,7 +10,6 @@
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,7 +22,7 @@ from deep_emotion_jax.explain import occlusion_maps
 from deep_emotion_jax.faces import Box, Detector, LbpDetector, crop
 from deep_emotion_jax.media import Picture, as_pixels, read_picture
 from deep_emotion_jax.pretrained import load_pretrained
-from deep_emotion_jax.weights import Trained, load_model
+from deep_emotion_jax.weights import Trained
 
 # Every batch has this size, filled up where faces are few, so that one compilation serves all.
 BATCH = 16
@@ -101,8 +100,7 @@ class Predictor:
         Raises:
           UserError: for an unknown name or an unreadable file.
         """
-        own = Path(model).suffix == ".safetensors"
-        return cls(load_model(model) if own else load_pretrained(model), detector)
+        return cls(load_pretrained(model), detector)
 
     def predict(self, picture: str | os.PathLike[str] | np.ndarray) -> Prediction:
         """Names the expressions in one picture.
