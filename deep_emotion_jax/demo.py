@@ -2,7 +2,7 @@
 
 Pictures stay on the machine that serves the page: Gradio's telemetry, run history and share links
 are off, fonts are the visitor's own, and a content security policy forbids the page to load from or
-send to anywhere else. Uploads live in a temporary folder for ten minutes, or until the server ends.
+send to anywhere else. Uploads live in a temporary folder until they are old or the server ends.
 
 One picture is worked on at a time; others wait in line, so memory does not grow with the visitors.
 """
@@ -49,7 +49,7 @@ INTRODUCTION = """
 # Name the expression in a face
 
 Give a picture or use the webcam. The page runs on this computer alone: **your picture is not sent
-anywhere else**, and it is deleted after ten minutes.
+anywhere else**, and it is deleted within a quarter of an hour.
 """
 CANNOT_TELL = """
 ### What this cannot tell you
@@ -123,6 +123,9 @@ def build(predictors: Mapping[str, Predictor]) -> gr.Blocks:
                     label="Samples (from scikit-image)",
                 )
                 model = gr.Dropdown(list(predictors), label="Network", interactive=True)
+                boxes = gr.Image(
+                    label="Faces found", format="jpeg", interactive=False, height=360, buttons=[]
+                )
             with gr.Column():
                 face = gr.Radio([], label="Face", visible=False, interactive=True)
                 probabilities = gr.Label(label="Expression")
@@ -132,7 +135,6 @@ def build(predictors: Mapping[str, Predictor]) -> gr.Blocks:
                         for label in ("What the answer hangs on", "Where the sampler attends")
                     ]
                 note = gr.Markdown()
-                boxes = gr.Image(label="Faces found", format="jpeg", interactive=False, buttons=[])
         gr.Markdown(CANNOT_TELL)
         outputs = [note, face, probabilities, *drawn, boxes]
         shared: dict[str, Any] = {"concurrency_id": "analyse", "concurrency_limit": 1}
