@@ -78,7 +78,7 @@ def with_region(face: Face, size: int) -> Image.Image:
 def with_importance(face: Face, importance: np.ndarray, size: int) -> Image.Image:
     """What the network saw, `size` pixels wide, under its importance map.
 
-    Full orange is where hiding lowers the answer's probability most, however little that is.
+    Full orange is where blurring lowers the answer's probability most, however little that is.
 
     Args:
       face: the face.
@@ -128,7 +128,7 @@ def _card(title: str, face: Face, importance: np.ndarray, index: int) -> Image.I
     card.paste(with_region(face, FACE), (PAD, top))
     card.paste(with_importance(face, importance, FACE), (beside, top))
     # The colours are relative to the largest drop, so that one has to be said.
-    pen.text((beside, top + FACE + 2), f"hidden: up to {-importance.max():.0%}", INK, FONT)
+    pen.text((beside, top + FACE + 2), f"blurred: up to {-importance.max():.0%}", INK, FONT)
     if face.region is not None:
         pen.text((PAD, top + FACE + 2), "where it attends", INK, FONT)
 

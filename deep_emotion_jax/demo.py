@@ -58,9 +58,9 @@ CANNOT_TELL = """
   network names what one still face looks like, not what the person feels, means or is like.
 - **It always answers.** It knows seven words and must choose among them. A high probability does
   not mean that the answer is right.
-- **It is often wrong, and not equally for all.** It learned from pictures found by web searches, whose
-  labels are noisy and whose people are no fair sample. Nobody has measured how it fares across age,
-  skin colour, sex, culture, disability or illness.
+- **It is often wrong, and not equally for all.** It learned from pictures found by web searches,
+  whose labels are noisy and whose people are no fair sample. Nobody has measured how it fares
+  across age, skin colour, sex, culture, disability or illness.
 - **Do not judge people by it:** not in hiring, policing, schools, medicine or any decision about a
   person. In some places, such as workplaces and schools in the European Union, that is against the
   law.
@@ -93,10 +93,11 @@ def build(predictors: Mapping[str, Predictor]) -> gr.Blocks:
             ]
         face = faces[chosen]
         importance = predictor.importance(face)
-        names = [f"{i + 1} {annotate.answer(face)}" for i, face in enumerate(faces)]
+        choices = [(f"{i + 1} {annotate.answer(face)}", i) for i, face in enumerate(faces)]
         return [
-            f"Hiding one place costs up to **{importance.max():.0%}** of the answer's probability.",
-            gr.Radio(list(zip(names, range(len(faces)))), value=chosen, visible=len(faces) > 1),
+            "Blurring the most orange place lowers the answer's probability by "
+            f"**{importance.max():.0%}**.",
+            gr.Radio(choices, value=chosen, visible=len(faces) > 1),
             face.probabilities,
             annotate.with_importance(face, importance, FACE),
             annotate.with_region(face, FACE),
