@@ -7,6 +7,7 @@
     python eval.py seeds --config configs/fer2013.py --config.manual_dir=PATH --num 5
     python eval.py folds --config configs/ck_plus.py
     python eval.py regions --workdir runs/fer2013
+    python eval.py regions --model fer2013-paper --dataset fer2013 --split validation
     python eval.py robustness --workdirs runs/with runs/without --out runs/attention
 
 Settings of the training commands are given as for main.py.
@@ -33,6 +34,7 @@ from ml_collections import ConfigDict
 from deep_emotion_jax import metrics, report
 from deep_emotion_jax.data import Split
 from deep_emotion_jax.errors import UserError
+from deep_emotion_jax.pretrained import load_pretrained
 from deep_emotion_jax.protocols import Fold, join, make_folds
 from deep_emotion_jax.regions import truth_scores, write_regions, write_telling_faces
 from deep_emotion_jax.robustness import AMOUNTS, CHANGES, accuracy_under_change
@@ -137,18 +139,22 @@ def regions(options: argparse.Namespace) -> None:
     entries, data, class_names, name = _entries(options)
     model, fold = entries[0].trained.model, entries[0].fold
     faces = data.select(getattr(fold, options.split))
-    stem = options.workdir / f"regions_{options.split}"
-    written = [stem.with_suffix(".png"), stem.with_name(f"{stem.name}_telling.png")]
+    folder = options.workdir or Path()
+    named = f"regions_{options.split}"
+    if options.model:
+        named = f"{named}_{entries[0].name}_{options.dataset}"
+    written = [folder / f"{named}.png", folder / f"{named}_telling.png"]
     write_regions(model, faces, class_names, f"{name} {options.split}", written[0])
     write_telling_faces(model, faces, class_names, f"{name} {options.split}", written[1])
     if faces.evidence is not None:
         scores = truth_scores(model, faces, len(class_names))
-        written.append(stem.with_suffix(".json"))
+        written.append(folder / f"{named}.json")
         report.write_json(written[-1], scores)
         chance = scores.pop("chance")
         print(f"{chance['faces']} faces; the true regions cover {chance['mask']:.1%} of them\n")
         header = (
             "map",
+            "faces with a map %",
             "importance inside %",
             "pointing hits %",
             "rank correlation, shuffled weights",
@@ -156,6 +162,7 @@ def regions(options: argparse.Namespace) -> None:
         rows = [
             (
                 method,
+                f"{100 * score['mapped']:.0f}",
                 f"{100 * score['mass_inside']:.1f}",
                 f"{100 * score['pointing_hit']:.1f}",
                 "-" if score["after_shuffling"] is None else f"{score['after_shuffling']:.2f}",
@@ -291,21 +298,24 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
         command.set_defaults(function=function)
         return command
 
+    def add_network(command: argparse.ArgumentParser) -> None:
+        which = command.add_mutually_exclusive_group(required=True)
+        which.add_argument("--workdir", type=Path, help="a finished run of main.py or eval.py")
+        which.add_argument("--model", help="shipped weights by name, or a .safetensors file")
+        command.add_argument("--dataset", default="fer2013", help="of --model; default: fer2013")
+
     def add_data(command: argparse.ArgumentParser) -> None:
         command.add_argument("--split", choices=PARTS, default="test", help="default: test")
         command.add_argument("--data-dir", default="data", help="the prepared data; default: data")
         command.add_argument("--manual-dir", default="", help="the raw data, if not yet prepared")
 
     command = add("evaluate", evaluate)
-    which = command.add_mutually_exclusive_group(required=True)
-    which.add_argument("--workdir", type=Path, help="a finished run of main.py or eval.py")
-    which.add_argument("--model", help="shipped weights by name, or a .safetensors file")
-    command.add_argument("--dataset", default="fer2013", help="of --model; default: fer2013")
+    add_network(command)
     add_data(command)
     command.add_argument("--flip", action="store_true", help="average with the mirrored face")
     command.add_argument("--predictions", type=Path, help="CSV file to write, with keys")
     command = add("regions", regions)
-    command.add_argument("--workdir", type=Path, required=True)
+    add_network(command)
     add_data(command)
     command = add("robustness", robustness)
     command.add_argument("--workdirs", type=Path, nargs="+", required=True, help="finished runs")

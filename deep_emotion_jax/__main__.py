@@ -17,6 +17,7 @@ from deep_emotion_jax.errors import UserError
 
 COMMANDS = {
     "predict": "name the expressions in pictures, videos or before the webcam",
+    "demo": "serve a web page to try it on",
     "export": "write a network for other programs: ONNX, StableHLO, or a web page",
 }
 

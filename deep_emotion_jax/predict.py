@@ -18,7 +18,7 @@ import numpy as np
 from flax import nnx
 
 from deep_emotion_jax.errors import UserError
-from deep_emotion_jax.explain import occlusion_maps
+from deep_emotion_jax.explain import blurred, occlusion_maps
 from deep_emotion_jax.faces import Box, Detector, LbpDetector, crop
 from deep_emotion_jax.media import Picture, as_pixels, read_picture
 from deep_emotion_jax.pretrained import load_pretrained
@@ -136,14 +136,17 @@ class Predictor:
         yield from self._classify(waiting, faces)
 
     def importance(self, face: Face) -> np.ndarray:
-        """How much hiding each part of a face lowers the probability of its expression.
+        """How much blurring each part of a face lowers the probability of its expression.
 
         Returns:
           [48, 48] in [0, 1], see `explain.occlusion_maps` with mode "drop".
         """
         image = face.pixels[None, ..., None].astype(np.float32) / 255
         label = np.array([self.classes.index(face.expression)])
-        return occlusion_maps(self._logits, self._weights, image, label, mode="drop")[0]
+        (drop,) = occlusion_maps(
+            self._logits, self._weights, image, label, fill=blurred(image), mode="drop"
+        )
+        return drop
 
     def _classify(
         self, waiting: list[tuple[Picture, list[Box]]], images: list[np.ndarray]
