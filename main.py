@@ -4,9 +4,10 @@
     python main.py --config configs/fer2013.py --config.manual_dir=PATH --workdir runs/fer2013
 
 Everything goes to --workdir; the same command goes on where a cut training stopped. SIGTERM and
-Ctrl-C save and end with exit code 75 once the epoch is done; see docs/reliability.md.
+Ctrl-C save and end with exit code 75; see docs/reliability.md.
 """
 
+import errno
 import importlib
 import os
 import sys
@@ -136,9 +137,14 @@ def command_line() -> None:
         app.run(main, flags_parser=parse_flags)
     except UserError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        sys.exit(f"error: {error}; make room, then start the same command again: it goes on")
     except Stopped as stopped:
         print(stopped, flush=True)
-        sys.exit(STOPPED_EXIT_CODE)
+        # All is closed. sys.exit would wait for the epoch that XLA may still be computing.
+        os._exit(STOPPED_EXIT_CODE)
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -23,7 +23,7 @@ from deep_emotion_jax.checkpoint import Checkpoints
 from deep_emotion_jax.data import Split
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.protocols import Fold
-from deep_emotion_jax.stopping import Stopped, stop_requests
+from deep_emotion_jax.stopping import Stopped, ready_or_stopped, stop_requests
 from deep_emotion_jax.train import (
     Recipe,
     TrainState,
@@ -97,7 +97,7 @@ def fit(
     Raises:
       UserError: if the loss stops being finite, no checkpoint can be read, or nothing can be
         written.
-      Stopped: after SIGTERM or SIGINT, once the epoch that was running is saved.
+      Stopped: after SIGTERM or SIGINT: the epoch that was running is saved if it ends in time.
     """
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     train_index, train_count = _stack([run.fold.train for run in runs])
@@ -142,6 +142,11 @@ def fit(
                     (state._replace(train=train_state), *validation_own),
                     (jnp.int32(epoch), *shared),
                 )
+                if not ready_or_stopped(accuracy, requests):
+                    raise Stopped(
+                        f"stopped by {requests[0]} within epoch {epoch}; epoch {saved} is saved in "
+                        f"{workdir / 'checkpoints'}; the same command goes on"
+                    )
                 sums, accuracy, loss = jax.device_get((sums, accuracy, loss))
                 bad = first_bad_step(sums["loss"])
                 if bad is not None:

@@ -11,6 +11,7 @@ import time
 import pytest
 from commands import ROOT, fails, run, train_arguments
 
+from deep_emotion_jax import stopping
 from tests.faults import harness
 
 
@@ -50,6 +51,24 @@ def test_sigterm_saves_and_a_second_run_is_refused_meanwhile(prepared, tmp_path)
     assert f"stopped by SIGTERM; epoch {last} is saved" in output
     assert harness.saved(workdir)[-1] == last
     fails(*arguments, "--config.seed=1", words=("config.seed: 0 there, 1 here", "accept_changes"))
+
+
+class Slow:
+    """A result that is ready after so many looks."""
+
+    def __init__(self, looks):
+        self.looks = looks
+
+    def is_ready(self):
+        self.looks -= 1
+        return self.looks < 0
+
+
+def test_a_long_epoch_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(stopping, "SECONDS_TO_STOP", 0.05)
+    assert stopping.ready_or_stopped(Slow(50), [])
+    assert stopping.ready_or_stopped(Slow(0), ["SIGTERM"])
+    assert not stopping.ready_or_stopped(Slow(10**9), ["SIGTERM"])
 
 
 def test_a_killed_preparation_is_redone_once_by_two_at_once(prepared, tmp_path):
