@@ -11,7 +11,7 @@ import errno
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 # Two CPU devices on two cores train faster than one device with two threads, and the number must
@@ -67,7 +67,13 @@ def make_recipe(config: ConfigDict) -> Recipe:
     )
 
 
-def run(config: ConfigDict, workdir: Path, seeds: Sequence[int] | None = None) -> None:
+def run(
+    config: ConfigDict,
+    workdir: Path,
+    seeds: Sequence[int] | None = None,
+    *,
+    accept_changes: bool = False,
+) -> None:
     """Trains the folds of the config's protocol, once for each seed, and reports to a folder."""
     print(f"{len(jax.devices())} x {jax.devices()[0].device_kind}; results go to {workdir}")
     splits, class_names = load_dataset(config)
@@ -84,7 +90,7 @@ def run(config: ConfigDict, workdir: Path, seeds: Sequence[int] | None = None) -
     except ValueError as error:
         raise UserError(f"config.model: {error}") from error
     about = provenance(config, data, [run.name for run in runs])
-    with claim_workdir(workdir, about, accept_changes=ACCEPT_CHANGES.value):
+    with claim_workdir(workdir, about, accept_changes=accept_changes):
         state, records = fit(
             models,
             make_recipe(config),
@@ -128,13 +134,14 @@ def main(argv: list[str]) -> None:
     """Runs the experiment of the flags."""
     del argv
     logging.set_verbosity(logging.WARNING)
-    run(CONFIG.value, Path(WORKDIR.value or f"runs/{config_name()}"))
+    workdir = Path(WORKDIR.value or f"runs/{config_name()}")
+    run(CONFIG.value, workdir, accept_changes=ACCEPT_CHANGES.value)
 
 
-def command_line() -> None:
-    """What the shell starts: the exit code says how it ended, see docs/reliability.md."""
+def command_line(command: Callable[[], None]) -> None:
+    """Runs what the shell started; the exit code says how it ended, see docs/reliability.md."""
     try:
-        app.run(main, flags_parser=parse_flags)
+        command()
     except UserError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
@@ -150,4 +157,4 @@ def command_line() -> None:
 
 
 if __name__ == "__main__":
-    command_line()
+    command_line(lambda: app.run(main, flags_parser=parse_flags))

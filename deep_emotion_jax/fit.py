@@ -218,18 +218,16 @@ def _metrics_writer(workdir: Path, records: list[Record], runs: Sequence[Run]) -
     in metrics.jsonl, half a line or lines of epochs that are to come again, gives way to them.
     """
     path = workdir / "metrics.jsonl"
-    try:
-        with ExitStack() as stack:
+    with ExitStack() as stack:
+        # Not SummaryWriter: its thread dies of a full disk, and the next writes wait for it.
+        events = {}
+        with _room_needed(workdir):
             kept = path.with_suffix(".tmp")
             kept.write_text("".join(json.dumps(record) + "\n" for record in records))
             kept.replace(path)
             file = stack.enter_context(path.open("a"))
-            purged = Event(
-                step=len(records) // len(runs) + 1,
-                session_log=SessionLog(status=SessionLog.START),
-            )
-            # Not SummaryWriter: its thread dies of a full disk, and the next writes wait for it.
-            events = {}
+            start = SessionLog(status=SessionLog.START)
+            purged = Event(step=len(records) // len(runs) + 1, session_log=start)
             for run in runs:
                 folder = workdir / "tensorboard" / run.name
                 folder.mkdir(parents=True, exist_ok=True)
@@ -237,22 +235,27 @@ def _metrics_writer(workdir: Path, records: list[Record], runs: Sequence[Run]) -
                 stack.callback(events[run.name].close)
                 events[run.name].write_event(purged)
 
-            def write(lines: list[Record]) -> None:
+        def write(lines: list[Record]) -> None:
+            with _room_needed(workdir):
                 file.write("".join(json.dumps(record) + "\n" for record in lines))
                 file.flush()
                 for record in lines:
+                    own = events[record["run"]]
                     for name, value in record.items():
                         if name not in ("epoch", "run"):
-                            events[record["run"]].write_event(
-                                Event(
-                                    wall_time=time.time(),
-                                    step=record["epoch"],
-                                    summary=scalar(name, value),
-                                )
+                            summary = scalar(name, value)
+                            own.write_event(
+                                Event(wall_time=time.time(), step=record["epoch"], summary=summary)
                             )
-                    events[record["run"]].flush()
+                    own.flush()
 
-            yield write
+        yield write
+
+
+@contextmanager
+def _room_needed(workdir: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UserError(
             f"cannot write metrics to {workdir}: {error}; check that the disk has room, then start "

@@ -57,7 +57,7 @@ def ready_or_stopped(result: jax.Array, requests: list[str]) -> bool:
     """
     began = time.monotonic()
     deadline = None
-    while not result.is_ready():
+    while not result.is_ready():  # type: ignore[attr-defined]
         now = time.monotonic()
         if requests:
             deadline = deadline or now + SECONDS_TO_STOP

@@ -75,7 +75,7 @@ def _child(arguments, log, number, saves, delay):
         Checkpoints.save = counted
         if not saves:
             arm()
-    main.command_line()
+    main.command_line(lambda: main.app.run(main.main, flags_parser=main.parse_flags))
 
 
 def start(arguments, log, fault=NOTHING, delay=0.0):
@@ -270,7 +270,7 @@ def main():
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(root / "cache")
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(root / "cache"))
         faults = []
         for i in range(options.moments):
             faults.append(SIGNALS[i % len(SIGNALS)])
