@@ -344,7 +344,4 @@ def run(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        run(sys.argv[1:])
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    training.command_line(lambda: run(sys.argv[1:]))

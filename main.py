@@ -4,13 +4,14 @@
     python main.py --config configs/fer2013.py --config.manual_dir=PATH --workdir runs/fer2013
 
 Everything goes to --workdir; the same command goes on where a cut training stopped. SIGTERM and
-Ctrl-C save and end with exit code 75 once the epoch is done; see docs/reliability.md.
+Ctrl-C save and end with exit code 75; see docs/reliability.md.
 """
 
+import errno
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 # Two CPU devices on two cores train faster than one device with two threads, and the number must
@@ -78,7 +79,13 @@ def make_recipe(config: ConfigDict) -> Recipe:
     )
 
 
-def run(config: ConfigDict, workdir: Path, seeds: Sequence[int] | None = None) -> None:
+def run(
+    config: ConfigDict,
+    workdir: Path,
+    seeds: Sequence[int] | None = None,
+    *,
+    accept_changes: bool = False,
+) -> None:
     """Trains the folds of the config's protocol, once for each seed, and reports to a folder."""
     check_settings(config)
     print(f"{len(jax.devices())} x {jax.devices()[0].device_kind}; results go to {workdir}")
@@ -102,7 +109,7 @@ def run(config: ConfigDict, workdir: Path, seeds: Sequence[int] | None = None) -
         for model in models:
             start_from(model, class_names, load_pretrained(config.init_from))
     about = provenance(config, data, [run.name for run in runs])
-    with claim_workdir(workdir, about, accept_changes=ACCEPT_CHANGES.value):
+    with claim_workdir(workdir, about, accept_changes=accept_changes):
         state, records = fit(
             models,
             make_recipe(config),
@@ -146,21 +153,27 @@ def main(argv: list[str]) -> None:
     """Runs the experiment of the flags."""
     del argv
     logging.set_verbosity(logging.WARNING)
-    run(CONFIG.value, Path(WORKDIR.value or f"runs/{config_name()}"))
+    workdir = Path(WORKDIR.value or f"runs/{config_name()}")
+    run(CONFIG.value, workdir, accept_changes=ACCEPT_CHANGES.value)
 
 
-def command_line() -> None:
-    """What the shell starts: the exit code says how it ended, see docs/reliability.md."""
+def command_line(command: Callable[[], None]) -> None:
+    """Runs what the shell started; the exit code says how it ended, see docs/reliability.md."""
     try:
-        app.run(main, flags_parser=parse_flags)
+        command()
     except UserError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        sys.exit(f"error: {error}; make room, then start the same command again: it goes on")
     except Stopped as stopped:
         print(stopped, flush=True)
-        sys.exit(STOPPED_EXIT_CODE)
+        # All is closed. sys.exit would wait for the epoch that XLA may still be computing.
+        os._exit(STOPPED_EXIT_CODE)
     except KeyboardInterrupt:
         sys.exit(130)
 
 
 if __name__ == "__main__":
-    command_line()
+    command_line(lambda: app.run(main, flags_parser=parse_flags))

@@ -24,7 +24,7 @@ from deep_emotion_jax.data import Split, step_examples
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.protocols import Fold
 from deep_emotion_jax.report import write_json
-from deep_emotion_jax.stopping import Stopped, stop_requests
+from deep_emotion_jax.stopping import Stopped, ready_or_stopped, stop_requests
 from deep_emotion_jax.train import (
     Recipe,
     TrainState,
@@ -98,7 +98,7 @@ def fit(
     Raises:
       UserError: if the loss stops being finite, no checkpoint can be read, or nothing can be
         written.
-      Stopped: after SIGTERM or SIGINT, once the epoch that was running is saved.
+      Stopped: after SIGTERM or SIGINT: the epoch that was running is saved if it ends in time.
     """
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     train_index, train_count = _stack([run.fold.train for run in runs])
@@ -149,6 +149,11 @@ def fit(
                     (state._replace(train=train_state), *validation_own),
                     (jnp.int32(epoch), *shared),
                 )
+                if not ready_or_stopped(accuracy, requests):
+                    raise Stopped(
+                        f"stopped by {requests[0]} within epoch {epoch}; epoch {saved} is saved in "
+                        f"{workdir / 'checkpoints'}; the same command goes on"
+                    )
                 sums, accuracy, loss = jax.device_get((sums, accuracy, loss))
                 # Validation shows what the last step did to the weights, before they are saved.
                 bad = first_bad_step(np.column_stack([sums["loss"], loss]))
@@ -234,18 +239,16 @@ def _metrics_writer(workdir: Path, records: list[Record], runs: Sequence[Run]) -
     in metrics.jsonl, half a line or lines of epochs that are to come again, gives way to them.
     """
     path = workdir / "metrics.jsonl"
-    try:
-        with ExitStack() as stack:
+    with ExitStack() as stack:
+        # Not SummaryWriter: its thread dies of a full disk, and the next writes wait for it.
+        events = {}
+        with _room_needed(workdir):
             kept = path.with_suffix(".tmp")
             kept.write_text("".join(json.dumps(record) + "\n" for record in records))
             kept.replace(path)
             file = stack.enter_context(path.open("a"))
-            purged = Event(
-                step=len(records) // len(runs) + 1,
-                session_log=SessionLog(status=SessionLog.START),
-            )
-            # Not SummaryWriter: its thread dies of a full disk, and the next writes wait for it.
-            events = {}
+            start = SessionLog(status=SessionLog.START)
+            purged = Event(step=len(records) // len(runs) + 1, session_log=start)
             for run in runs:
                 folder = workdir / "tensorboard" / run.name
                 folder.mkdir(parents=True, exist_ok=True)
@@ -253,22 +256,27 @@ def _metrics_writer(workdir: Path, records: list[Record], runs: Sequence[Run]) -
                 stack.callback(events[run.name].close)
                 events[run.name].write_event(purged)
 
-            def write(lines: list[Record]) -> None:
+        def write(lines: list[Record]) -> None:
+            with _room_needed(workdir):
                 file.write("".join(json.dumps(record) + "\n" for record in lines))
                 file.flush()
                 for record in lines:
+                    own = events[record["run"]]
                     for name, value in record.items():
                         if name not in ("epoch", "run"):
-                            events[record["run"]].write_event(
-                                Event(
-                                    wall_time=time.time(),
-                                    step=record["epoch"],
-                                    summary=scalar(name, value),
-                                )
+                            summary = scalar(name, value)
+                            own.write_event(
+                                Event(wall_time=time.time(), step=record["epoch"], summary=summary)
                             )
-                    events[record["run"]].flush()
+                    own.flush()
 
-            yield write
+        yield write
+
+
+@contextmanager
+def _room_needed(workdir: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UserError(
             f"cannot write metrics to {workdir}: {error}; check that the disk has room, then start "
