@@ -14,19 +14,15 @@ Settings of the training commands are given as for main.py.
 """
 
 import argparse
-import csv
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import main as training  # first: it sets the number of CPU devices
 
 # isort: split
-import jax
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
@@ -38,8 +34,8 @@ from deep_emotion_jax.pretrained import load_pretrained
 from deep_emotion_jax.protocols import Fold, join, make_folds
 from deep_emotion_jax.regions import truth_scores, write_regions, write_telling_faces
 from deep_emotion_jax.robustness import AMOUNTS, CHANGES, accuracy_under_change
+from deep_emotion_jax.scoring import predict_logits, score_cells, write_predictions
 from deep_emotion_jax.tables import results_table
-from deep_emotion_jax.train import make_logits, split_model
 from deep_emotion_jax.weights import Trained, load_model
 
 PARTS = ("train", "validation", "test")
@@ -99,15 +95,15 @@ def evaluate(options: argparse.Namespace) -> None:
         if not len(index):
             raise UserError(f"the data have no {options.split} images; choose another --split")
         chosen = data.select(index)
-        logits = _logits(entry.trained, chosen.images, options.flip)
+        logits = predict_logits(entry.trained.model, chosen.images, options.flip)
         score = metrics.evaluate(logits, chosen.labels)
         found.append(score)
-        rows.append((entry.name, *_cells(score)))
+        rows.append((entry.name, *score_cells(score)))
         if options.predictions:
             path = options.predictions
             if len(entries) > 1:
                 path = path.with_stem(f"{path.stem}-{entry.name}")
-            _write_predictions(path, chosen, logits, class_names)
+            write_predictions(path, chosen, logits, class_names)
             print(f"predictions in {path}")
     over_runs = metrics.mean_and_interval([score.accuracy for score in found])
     averaging = " with flip averaging" if options.flip else ""
@@ -248,40 +244,6 @@ def _read_workdir(workdir: Path) -> dict[str, Any]:
         return json.loads((workdir / "config.json").read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{workdir} is not the folder of a run of main.py: {error}") from error
-
-
-def _logits(trained: Trained, images: np.ndarray, flip: bool) -> np.ndarray:
-    """Logits, or with `flip` the logarithm of the mean probabilities of a face and its mirror."""
-    program = partial(jax.jit(make_logits(trained.model)), *split_model(trained.model))
-    logits = program(images)
-    if flip:
-        both = np.stack([logits, program(images[:, :, ::-1])])
-        logits = jax.nn.logsumexp(jax.nn.log_softmax(both), axis=0)
-    return np.asarray(logits)
-
-
-def _cells(score: metrics.Metrics) -> tuple[str, ...]:
-    low, high = score.interval95
-    return (
-        f"{100 * score.accuracy:.2f}",
-        f"{100 * low:.2f} to {100 * high:.2f}",
-        f"{score.macro_f1:.3f}",
-        f"{score.calibration_error:.3f}",
-        *("-" if share is None else f"{100 * share:.1f}" for share in score.per_class_recall),
-    )
-
-
-def _write_predictions(
-    path: Path, split: Split, logits: np.ndarray, class_names: Sequence[str]
-) -> None:
-    """One row an image: key, label, prediction, and the probability of every class."""
-    probabilities = np.asarray(jax.nn.softmax(logits))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["key", "label", "predicted", *class_names])
-        for key, label, row in zip(split.keys, split.labels, probabilities, strict=True):
-            shares = [f"{share:.4f}" for share in row]
-            writer.writerow([key, class_names[label], class_names[row.argmax()], *shares])
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
