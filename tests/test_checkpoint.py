@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import subprocess
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -84,6 +86,28 @@ def test_nothing_whole_is_one_message(tmp_path):
         os.truncate(path, 0)
     with pytest.raises(UserError, match="no checkpoint in"):
         restore(tmp_path)
+
+
+def big(epoch):
+    return {"weights": np.random.default_rng(epoch).normal(size=300_000)}  # 1.2 MB
+
+
+def test_a_full_disk_is_one_message_and_costs_one_checkpoint(small_disk, capfd):
+    folder = small_disk / "checkpoints"
+
+    def fill():
+        with Checkpoints(folder) as checkpoints:
+            for epoch in (1, 2, 3, 4):
+                checkpoints.save(epoch, jax.tree.map(jnp.asarray, big(epoch)), {})
+
+    with pytest.raises(UserError, match="No space left"):
+        fill()
+    assert "Traceback" not in capfd.readouterr().err
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    with Checkpoints(folder) as checkpoints:
+        epoch, found, _ = checkpoints.restore_newest(jax.tree.map(jnp.asarray, big(0)))
+        np.testing.assert_array_equal(found["weights"], big(epoch)["weights"].astype(np.float32))
+        checkpoints.save(epoch + 1, found, {})
 
 
 def test_an_empty_folder_holds_nothing(tmp_path):

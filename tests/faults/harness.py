@@ -42,7 +42,7 @@ class Fault(NamedTuple):
 NOTHING = Fault("nothing")
 KILL_IN_START = Fault("kill -9 while it starts, restores or compiles", signal.SIGKILL, 0, (0, 6))
 KILL_IN_WRITE = Fault("kill -9 while a checkpoint is written", signal.SIGKILL, 1, (0, 0.1))
-KILL_IN_EPOCH = Fault("kill -9 in an epoch", signal.SIGKILL, 2, (0, 0.5))
+KILL_IN_EPOCH = Fault("kill -9 in an epoch", signal.SIGKILL, 3, (0, 0.5))
 TERMINATE = Fault("SIGTERM in an epoch", signal.SIGTERM, 2, (0, 0.5))
 INTERRUPT = Fault("SIGINT in an epoch", signal.SIGINT, 1, (0, 0.5))
 SIGNALS = (KILL_IN_WRITE, KILL_IN_EPOCH, TERMINATE, KILL_IN_START, INTERRUPT)

@@ -1,14 +1,12 @@
 """The quick form of the harness, and the faults that need a stage of their own."""
 
 import json
-import os
 import random
 import signal
 import subprocess
 import sys
 import time
 
-import pytest
 from commands import ROOT, fails, run, train_arguments
 
 from deep_emotion_jax import stopping
@@ -76,17 +74,6 @@ def test_a_killed_preparation_is_redone_once_by_two_at_once(prepared, tmp_path):
     harness.prepare_killed(tmp_path, random.Random(0))
     for path in prepared.rglob("*.array_record*"):
         assert (tmp_path / path.relative_to(prepared)).read_bytes() == path.read_bytes()
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
-    if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("only root may mount a small tmpfs")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_a_full_disk_is_one_message_and_goes_on_with_room(prepared, finished, small_disk):
