@@ -92,7 +92,7 @@ def _measure(model: DeepEmotion, images: jax.Array):
         return x
 
     x = face = standardize(images)
-    theta = None
+    theta = statistics = None
     if model.localization is not None:
         looked = through(face, model.localization.stages, "localization.")
         linear(looked, model.localization.hidden, "localization.hidden")
@@ -107,9 +107,9 @@ def _measure(model: DeepEmotion, images: jax.Array):
         sides = jnp.sqrt(jnp.abs(jnp.linalg.det(theta[:, :, :2])))
         centres = jnp.linalg.norm(theta[:, :, 2], axis=1)
         outside = (jnp.abs(grid) > 1).any(-1).mean()
-        theta = (jnp.median(sides), jnp.median(centres), outside)
+        statistics = (jnp.median(sides), jnp.median(centres), outside)
     linear(x, model.fc1, "fc1")
-    return jnp.isfinite(model(images)).all(), alive, theta
+    return jnp.isfinite(model(images)).all(), alive, statistics
 
 
 def _part(stage: ConvStage, layers: int) -> ConvStage:
