@@ -6,6 +6,7 @@ arithmetic. `export.to_onnx` runs the result against the network.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -34,7 +35,7 @@ class _Graph:
     def __init__(self, model: DeepEmotion):
         self._nodes: list[onnx.NodeProto] = []
         self._weights: list[onnx.TensorProto] = []
-        outputs = [_float_info("logits", ["batch", model.fc2.bias.shape[0]])]
+        outputs = [_float_info("logits", ["batch", model.fc2.out_features])]
         x = self._add("Reshape", ["images", self._constant([0, 1, IMAGE_SIZE, IMAGE_SIZE])])
         x = self._standardize(x)
         theta = None
@@ -61,7 +62,7 @@ class _Graph:
         )
 
     def _add(
-        self, op: str, inputs: Sequence[str], output: str | None = None, **attributes: object
+        self, op: str, inputs: Sequence[str], output: str | None = None, **attributes: Any
     ) -> str:
         output = output or f"{op.lower()}_{len(self._nodes)}"
         self._nodes.append(helper.make_node(op, inputs, [output], name=output, **attributes))

@@ -157,10 +157,11 @@ def start_from(model: DeepEmotion, classes: Sequence[str], trained: Trained) -> 
     """
     state = nnx.state(model, nnx.Param)
     new, old = _flat(state), _flat(nnx.state(trained.model, nnx.Param))
+    shapes = [{name: leaf.shape for name, leaf in tensors.items()} for tensors in (new, old)]
     differing = [
         name
         for name in sorted(new.keys() | old.keys())
-        if not name.startswith("fc2.") and np.shape(new.get(name)) != np.shape(old.get(name))
+        if not name.startswith("fc2.") and shapes[0].get(name) != shapes[1].get(name)
     ]
     if differing or new["fc2.kernel"].shape[0] != old["fc2.kernel"].shape[0]:
         raise UserError(
