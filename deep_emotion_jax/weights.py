@@ -159,7 +159,7 @@ def start_from(model: DeepEmotion, classes: Sequence[str], trained: Trained) -> 
     """
     state = nnx.state(model, nnx.Param)
     new, old = _flat(state), _flat(nnx.state(trained.model, nnx.Param))
-    shapes = [{name: np.shape(leaf) for name, leaf in flat.items()} for flat in (new, old)]
+    shapes = [{name: leaf.shape for name, leaf in tensors.items()} for tensors in (new, old)]
     differing = [
         name
         for name in sorted(new.keys() | old.keys())

@@ -117,7 +117,7 @@ function drawFace(face, theta) {
 
 function drawPicture() {
   const canvas = at("picture");
-  const scale = Math.min(1, 560 / Math.max(picture.width, picture.height));
+  const scale = 480 / Math.max(picture.width, picture.height);
   canvas.width = Math.max(1, Math.round(picture.width * scale));
   canvas.height = Math.max(1, Math.round(picture.height * scale));
   const context = canvas.getContext("2d");

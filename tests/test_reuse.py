@@ -1,0 +1,33 @@
+"""What docs/reuse.md shows works as it stands there."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from commands import ROOT
+
+from deep_emotion_jax import load_pretrained
+
+
+def test_the_examples_run():
+    page = (ROOT / "docs" / "reuse.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert len(blocks) == 5
+    names: dict = {}
+    for block in blocks:
+        exec(compile(block, "docs/reuse.md", "exec"), names)
+
+
+def test_features_are_what_the_classifier_takes():
+    model = load_pretrained("fer2013-paper").model
+    faces = jax.random.uniform(jax.random.key(0), (3, 48, 48, 1))
+    features, logits = jax.jit(lambda m, x: (m.features(x), m(x)))(model, faces)
+    assert features.shape == (3, 810)
+    assert float(features.min()) >= 0
+    hidden = np.maximum(features @ np.asarray(model.fc1.kernel) + np.asarray(model.fc1.bias), 0)
+    expected = hidden @ np.asarray(model.fc2.kernel) + np.asarray(model.fc2.bias)
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+    with pytest.raises(ValueError, match="64"):
+        model.features(jnp.zeros((1, 64, 64, 1)))
