@@ -17,7 +17,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 import gradio as gr
-import skimage
+import skimage.data
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 
@@ -119,7 +119,7 @@ def build(predictors: Mapping[str, Predictor]) -> gr.Blocks:
                     buttons=[],
                 )
                 gr.Examples(
-                    [os.path.join(skimage.data_dir, name) for name in SAMPLES],
+                    [os.path.join(skimage.data.data_dir, name) for name in SAMPLES],
                     picture,
                     label="Samples (from scikit-image)",
                 )
