@@ -96,8 +96,8 @@ def build(predictors: Mapping[str, Predictor]) -> gr.Blocks:
         importance = predictor.importance(face)
         choices = [(f"{i + 1} {annotate.answer(face)}", i) for i, face in enumerate(faces)]
         return [
-            "Blurring the most orange place lowers the answer's probability by "
-            f"**{importance.max():.0%}**.",
+            "Blurring the most orange place takes **"
+            f"{100 * importance.max():.0f} percentage points** from the answer's probability.",
             gr.Radio(choices, value=chosen, visible=len(faces) > 1),
             face.probabilities,
             annotate.with_importance(face, importance, FACE),

@@ -137,7 +137,7 @@ class YuNetDetector:
             import cv2
         except ImportError as error:
             raise UserError(
-                "the YuNet detector needs OpenCV: pip install 'deep-emotion-jax[yunet]'"
+                "the YuNet detector needs OpenCV: pip install 'deep-emotion-jax[video]'"
             ) from error
         if not os.path.isfile(model):
             raise UserError(f"there is no YuNet model file {os.fspath(model)}")

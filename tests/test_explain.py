@@ -135,6 +135,56 @@ def test_fill_is_what_the_network_sees():
     np.testing.assert_array_equal(maps, 0)  # 0.5 is still brighter than 0.25.
 
 
+def test_fill_may_be_images_of_their_own():
+    rng = np.random.default_rng(3)
+    images, fill = rng.uniform(size=(2, 3, 10, 10, 1)).astype(np.float32)
+    weights = rng.normal(size=(100, 3)).astype(np.float32)
+    labels = np.asarray(_linear(weights, images)).argmax(-1)
+    maps = explain.occlusion_maps(_linear, weights, images, labels, 4, 2, fill, "drop")
+    for n in range(3):
+        # A network that adds the fill sees, behind a black window, what the filled one shows.
+        def shifted(weights, x, fill=fill[n]):
+            return _linear(weights, x + fill)
+
+        (alone,) = explain.occlusion_maps(
+            shifted, weights, images[n : n + 1] - fill[n], labels[n : n + 1], 4, 2, 0.0, "drop"
+        )
+        np.testing.assert_allclose(maps[n], alone, atol=1e-6)
+    assert maps.max() > 0
+
+
+def test_blurred_keeps_the_mean_of_each_image_and_loses_detail():
+    images = np.random.default_rng(4).uniform(size=(2, 32, 32, 1)).astype(np.float32)
+    images[1] += 5
+    blurred = explain.blurred(images)
+    np.testing.assert_allclose(blurred.mean((1, 2, 3)), images.mean((1, 2, 3)), rtol=0.02)
+    assert (blurred.std((1, 2, 3)) < 0.3 * images.std((1, 2, 3))).all()
+
+
+def test_gradients_share_out_the_gain_in_log_probability():
+    """Integrated gradients are complete: they sum to the difference between the two ends."""
+    rng = np.random.default_rng(5)
+    images = rng.uniform(size=(3, 16, 16, 1)).astype(np.float32)
+    start = explain.blurred(images)
+    labels = np.array([0, 1, 1])
+
+    def logits_fn(weights, x):
+        total = (x * weights).sum((1, 2, 3))
+        return jnp.stack([-total, total], axis=-1)
+
+    # Every pixel's detail speaks for class 1 of image 1; half of the pixels have no weight.
+    weights = 0.02 * np.sign(images[1] - start[1]) * (np.arange(16) < 8)[:, None, None]
+    maps = explain.gradient_maps(logits_fn, weights, images, labels, steps=32)
+    chex.assert_shape(maps, (3, 16, 16))
+    ends = [np.log(_softmax(logits_fn(weights, x[1:2])))[0, 1] for x in (start, images)]
+    assert ends[1] - ends[0] > 0.1
+    assert maps[1].sum() == pytest.approx(ends[1] - ends[0], rel=1e-2)
+    np.testing.assert_array_equal(maps[:, 8:], 0)
+    for n, sign in ((0, -1), (2, 1)):  # What speaks against the class is left out.
+        speaks_for = (sign * weights * (images[n] - start[n]))[..., 0] > 0
+        np.testing.assert_array_equal(maps[n] > 0, speaks_for)
+
+
 def test_a_misclassified_image_has_a_zero_flip_map():
     mask = np.zeros((16, 16), bool)
     mask[5, 5] = True
