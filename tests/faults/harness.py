@@ -295,6 +295,7 @@ def torment(data_dir, workdir, epochs, faults, rng):
             assert damaged or not passed_over, output
             assert int(found[1]) == there[-2 if passed_over else -1], (output, there)
             damaged = False
+            print(f"went on from {found[1]} of {there} after {happened[-1:]}", flush=True)
         elif there:
             assert process.exitcode < 0, output  # it was killed before it came so far
         if fault.number == signal.SIGKILL:
