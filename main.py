@@ -12,6 +12,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 # Two CPU devices on two cores train faster than one device with two threads, and the number must
@@ -171,7 +172,8 @@ def command_line(command: Callable[[], None]) -> None:
             raise
         sys.exit(f"error: {error}; make room, then start the same command again: it goes on")
     except Stopped as stopped:
-        print(stopped, file=sys.stderr, flush=True)  # stdout may be closed
+        with suppress(BrokenPipeError):  # stdout is closed perhaps, or both
+            print(stopped, file=sys.stderr, flush=True)
         # All is closed. sys.exit would wait for the epoch that XLA may still be computing.
         os._exit(STOPPED_EXIT_CODE)
     except KeyboardInterrupt:
