@@ -56,7 +56,8 @@ class Run(NamedTuple):
 class RunState(NamedTuple):
     """What a checkpoint holds of each run: training's state, and the best weights on validation.
 
-    The best weights are those with the highest validation accuracy, the earliest among equals.
+    The best weights are those with the highest validation accuracy, the latest among equals: where
+    a few validation faces are soon all named, the later weights have still learned more.
     Every array has a leading axis of runs.
     """
 
@@ -215,7 +216,7 @@ def _make_validation(model: nnx.Module) -> Any:
         accuracy = jnp.sum(real * (logits.argmax(-1) == labels[index])) / count
         loss = jnp.sum(real * smoothed_cross_entropy(logits, labels[index], 0.0)) / count
         best = jax.tree.map(
-            lambda new, old: jnp.where(accuracy > state.best_accuracy, new, old),
+            lambda new, old: jnp.where(accuracy >= state.best_accuracy, new, old),
             (state.train.ema, state.train.stats, accuracy, epoch),
             (state.best_params, state.best_stats, state.best_accuracy, state.best_epoch),
         )
