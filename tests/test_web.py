@@ -1,6 +1,5 @@
 """The static page in a visitor's browser gives the numbers of the Python package."""
 
-import json
 import shutil
 import sys
 import threading
@@ -12,7 +11,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 import skimage.data
-from browser import chromium
+from browser import chromium, hosts_asked
 from commands import fails, run
 from PIL import Image
 
@@ -26,7 +25,7 @@ COMMAND = ("-m", "deep_emotion_jax", "export")
 
 @pytest.fixture(scope="module")
 def browser():
-    with chromium() as driver:
+    with chromium(1100, 900) as driver:
         yield driver
 
 
@@ -90,14 +89,7 @@ def test_a_visitor_gets_the_prediction_of_the_python_package(page, browser, tmp_
             assert label == "happy"
             assert "An expression is not a feeling" in browser.find_element("tag name", "body").text
             browser.save_screenshot(str(tmp_path / "page.png"))
-    asked = set()
-    for entry in browser.get_log("performance"):
-        message = json.loads(entry["message"])["message"]
-        if message["method"] == "Network.requestWillBeSent":
-            address = urlsplit(message["params"]["request"]["url"])
-            if address.scheme in ("http", "https", "ws", "wss"):
-                asked.add(address.netloc)
-    assert asked == {urlsplit(page).netloc}
+    assert hosts_asked(browser) == {urlsplit(page).netloc}
     assert [e for e in browser.get_log("browser") if e["level"] == "SEVERE"] == []
 
 
