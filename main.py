@@ -163,12 +163,15 @@ def command_line(command: Callable[[], None]) -> None:
         command()
     except UserError as error:
         sys.exit(f"error: {error}")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes stdout once more
+        sys.exit("error: the output was closed before the end; start the same command again")
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         sys.exit(f"error: {error}; make room, then start the same command again: it goes on")
     except Stopped as stopped:
-        print(stopped, flush=True)
+        print(stopped, file=sys.stderr, flush=True)  # stdout may be closed
         # All is closed. sys.exit would wait for the epoch that XLA may still be computing.
         os._exit(STOPPED_EXIT_CODE)
     except KeyboardInterrupt:

@@ -193,7 +193,10 @@ def fit(
                 ]
                 write(lines)
                 records.extend(lines)
-                _show_progress(records, recipe.num_epochs, int(train_count.sum()), state)
+                try:
+                    _show_progress(records, recipe.num_epochs, int(train_count.sum()), state)
+                except BrokenPipeError:  # `| head` has gone: a signal to stop, as SIGPIPE is
+                    requests.append("a closed output")
                 last, stop = epoch == recipe.num_epochs, bool(requests)
                 if last or stop or time.monotonic() - saved_at > seconds_between_checkpoints:
                     checkpoints.save(epoch, state, {"about": about, "records": records})

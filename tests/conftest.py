@@ -1,7 +1,6 @@
 """Settings that must be made before JAX starts; the commands that tests run inherit them."""
 
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -43,11 +42,10 @@ def finished(prepared, tmp_path_factory):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 3 MB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
-    if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("only root may mount a small tmpfs")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    """A file system of 3 MB, and a function that makes room on it."""
+    from tests.faults import harness
+
+    with harness.small_disk(tmp_path / "small", 3 << 10) as make_room:
+        if make_room is None:
+            pytest.skip("only root may mount a small tmpfs")
+        yield tmp_path / "small", make_room

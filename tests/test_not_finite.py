@@ -34,7 +34,7 @@ def test_nan_stops_training(tmp_path, batch_size, step):
     model = DeepEmotion(dropout=0.0, rngs=nnx.Rngs(0))
     runs = [Run(FOLD, 0)]
     with pytest.raises(UserError) as error:
-        fit([model], recipe, DATA, runs, workdir=tmp_path, seconds_between_checkpoints=0)
+        fit([model], recipe, DATA, runs, workdir=tmp_path, seconds_between_checkpoints=0, about={})
     for words in (
         f"official-seed-0 is not finite at or after step {step} of epoch 1",
         f"whose {batch_size} images (face_",

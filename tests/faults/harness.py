@@ -4,7 +4,8 @@
 
 Each start of the training meets one fault, then the next start must go on: from the newest whole
 checkpoint, which it must name. At the end weights and metrics must be those of the training left
-in peace, bit for bit. Prints a table: fault, times tried, survived.
+in peace, bit for bit. Besides, preparations are killed and disks filled. Prints a table: fault,
+times tried, survived.
 """
 
 import argparse
@@ -14,11 +15,13 @@ import os
 import random
 import re
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -157,8 +160,11 @@ def _wait(process, condition):
         time.sleep(0.002)
 
 
-def prepare_killed(data_dir, rng):
-    """Kills a preparation after its temporary folder has appeared; two at once then redo it."""
+def prepare_killed(data_dir, whole, rng):
+    """Kills a preparation after its temporary folder has appeared; two at once then redo it.
+
+    The result must be, byte for byte, the dataset in `whole`.
+    """
     process = preparation(data_dir)
     _wait(process, lambda: list(data_dir.rglob("incomplete.*")))
     time.sleep(rng.uniform(0, 0.3))
@@ -169,6 +175,48 @@ def prepare_killed(data_dir, rng):
         each.join()
     assert [each.exitcode for each in both] == [0, 0]
     assert not list(data_dir.rglob("incomplete.*"))
+    for path in whole.rglob("*.array_record*"):
+        assert (data_dir / path.relative_to(whole)).read_bytes() == path.read_bytes()
+
+
+@contextmanager
+def small_disk(folder, kilobytes):
+    """Mounts a small file system. Yields a function that makes room, or None unless root."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
+    if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
+        yield None
+        return
+    room = ["mount", "-o", "remount,size=64m", str(folder)]
+    try:
+        yield lambda: subprocess.run(room, check=True)
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def fill_disk(data_dir, folder, straight, epochs, rng):
+    """Trains on a disk that gets full within the first checkpoints; with room it goes on.
+
+    Returns:
+      Whether such a disk could be had.
+    """
+    with small_disk(folder, rng.randrange(100, 2800)) as make_room:
+        if make_room is None:
+            return False
+        log = folder.with_suffix(".log")
+        arguments = training(data_dir, folder / "run", epochs)
+        full = start(arguments, log)
+        full.join()
+        output = log.read_text()
+        assert full.exitcode == 1, output
+        assert "No space left" in output, output
+        assert "Traceback" not in output, output
+        make_room()
+        again = start(arguments, log)
+        again.join()
+        assert again.exitcode == 0, log.read_text()
+        assert_same(folder / "run", straight)
+    return True
 
 
 def _newest_files(workdir):
@@ -276,12 +324,19 @@ def main():
             faults.append(SIGNALS[i % len(SIGNALS)])
             if i % 3 == 2:
                 faults.append(list(DAMAGES)[i // 3 % len(DAMAGES)])
-        epochs = 2 * options.moments
-        first = start(training(root / "data", root / "straight", epochs), root / "straight.log")
+        epochs = 4 * options.moments
+        data_dir, straight = root / "data", root / "straight"
+        preparation(data_dir).join()
+        first = start(training(data_dir, straight, epochs), root / "straight.log")
         first.join()
         assert first.exitcode == 0, (root / "straight.log").read_text()
-        happened = torment(root / "data", root / "tormented", epochs, faults, rng)
-        assert_same(root / "tormented", root / "straight")
+        happened = torment(data_dir, root / "tormented", epochs, faults, rng)
+        assert_same(root / "tormented", straight)
+        for i in range(options.moments // 5):
+            prepare_killed(root / f"data{i}", data_dir, rng)
+            happened.append("kill -9 while data is prepared; two at once redo it")
+            if fill_disk(data_dir, root / f"disk{i}", straight, epochs, rng):
+                happened.append("a full disk")
     tried = Counter(happened)
     print("| fault | times tried | survived |\n| --- | --- | --- |")
     for name, count in tried.items():
