@@ -35,9 +35,9 @@ METHODS = (
     "edges",
     "random",
 )
-"""The first three hide 8 x 8 squares, under blur or, as the paper does, in black. The last three are
-baselines that have not seen the network; the gradients begin with the first of them, which is the
-face less its blurred form."""
+"""The first three hide 8 x 8 squares, under blur or, as the paper does, in black. The last three
+are baselines that have not seen the network; the gradients begin with the first of them, which is
+the face less its blurred form."""
 
 
 def correct_faces(model: DeepEmotion, faces: Split, num_classes: int) -> np.ndarray:
@@ -140,8 +140,8 @@ def truth_scores(model: DeepEmotion, faces: Split, num_classes: int) -> dict[str
       num_classes: K.
 
     Returns:
-      For each method the mean `mass_inside` and `pointing_hit` over all these faces, so that methods
-      compare: a map that is zero everywhere finds nothing and counts as 0. Then the share `mapped`
+      For each method the mean `mass_inside` and `pointing_hit` over all these faces, so that
+      methods compare: a map that is zero everywhere finds nothing and counts as 0. Then the share `mapped`
       of the other maps, and `after_shuffling`: the rank correlation with the maps of the same
       network with shuffled weights, which is near 1 for maps that say nothing about the network
       (None for label flips: shuffled weights name no face). Under "chance": the number of faces,
