@@ -11,6 +11,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 # Two CPU devices on two cores train faster than one device with two threads, and the number must
@@ -22,10 +23,12 @@ import numpy as np
 from absl import app, flags, logging
 from flax import nnx
 from ml_collections import ConfigDict, config_flags
+from tensorflow_datasets.core import DatasetBuilder
 
 from datasets.common import prepare
+from deep_emotion_jax import distributed
 from deep_emotion_jax.augment import Augmentation
-from deep_emotion_jax.data import Split, load_split
+from deep_emotion_jax.data import Split
 from deep_emotion_jax.distill import with_teacher
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.fit import Run, fit
@@ -44,6 +47,9 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Receives everything; default run
 ACCEPT_CHANGES = flags.DEFINE_bool(
     "accept_changes", False, "Go on with a workdir of another config or other data."
 )
+DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "One of several processes that train together; see docs/scaling.md."
+)
 
 
 def load_dataset(config: ConfigDict) -> tuple[dict[str, Split], list[str]]:
@@ -58,9 +64,20 @@ def load_dataset(config: ConfigDict) -> tuple[dict[str, Split], list[str]]:
     known = sorted(module.Builder.builder_configs)
     if config.dataset_config and config.dataset_config not in known:
         raise UserError(f"config.dataset_config={config.dataset_config!r} is none of {known}")
-    builder = module.Builder(data_dir=config.data_dir, config=config.dataset_config or None)
-    prepare(builder, Path(os.path.expanduser(config.manual_dir)) if config.manual_dir else None)
-    splits = {name: load_split(builder.as_data_source(split=name)) for name in builder.info.splits}
+    manual_dir = Path(os.path.expanduser(config.manual_dir)) if config.manual_dir else None
+
+    def prepared() -> DatasetBuilder:
+        builder = module.Builder(data_dir=config.data_dir, config=config.dataset_config or None)
+        prepare(builder, manual_dir)
+        return builder
+
+    # One process prepares; the others then find the dataset, or prepare it on a disk of their own.
+    distributed.in_step(prepared, only_first=True)
+    builder = distributed.in_step(prepared)
+    splits = {
+        name: distributed.read_split(builder.as_data_source(split=name))
+        for name in builder.info.splits
+    }
     return splits, builder.info.features["label"].names
 
 
@@ -76,6 +93,7 @@ def make_recipe(config: ConfigDict) -> Recipe:
 def run(config: ConfigDict, workdir: Path, seeds: Sequence[int] | None = None) -> None:
     """Trains the folds of the config's protocol, once for each seed, and reports to a folder."""
     check_settings(config)
+    distributed.require_same([config.to_dict(), str(workdir)], "settings")
     print(f"{len(jax.devices())} x {jax.devices()[0].device_kind}; results go to {workdir}")
     splits, class_names = load_dataset(config)
     runs = [
@@ -94,7 +112,9 @@ def run(config: ConfigDict, workdir: Path, seeds: Sequence[int] | None = None) -
     except ValueError as error:
         raise UserError(f"config.model: {error}") from error
     about = provenance(config, data, [run.name for run in runs])
-    with claim_workdir(workdir, about, accept_changes=ACCEPT_CHANGES.value):
+    with ExitStack() as stack:
+        claim = claim_workdir(workdir, about, accept_changes=ACCEPT_CHANGES.value)
+        distributed.in_step(lambda: stack.enter_context(claim), only_first=True)
         state, records = fit(
             models,
             make_recipe(config),
@@ -104,7 +124,12 @@ def run(config: ConfigDict, workdir: Path, seeds: Sequence[int] | None = None) -
             seconds_between_checkpoints=config.seconds_between_checkpoints,
             about=about,
         )
-        write_results(models, state, records, data, runs, class_names, config, about, workdir)
+        distributed.in_step(
+            lambda: write_results(
+                models, state, records, data, runs, class_names, config, about, workdir
+            ),
+            only_first=True,
+        )
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -138,6 +163,8 @@ def main(argv: list[str]) -> None:
     """Runs the experiment of the flags."""
     del argv
     logging.set_verbosity(logging.WARNING)
+    if DISTRIBUTED.value:
+        distributed.start()
     run(CONFIG.value, Path(WORKDIR.value or f"runs/{config_name()}"))
 
 
@@ -152,6 +179,10 @@ def command_line() -> None:
         sys.exit(STOPPED_EXIT_CODE)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if not jax.distributed.is_initialized():
+            raise
+        distributed.leave(error)
 
 
 if __name__ == "__main__":
