@@ -7,25 +7,22 @@
     python eval.py seeds --config configs/fer2013.py --config.manual_dir=PATH --num 5
     python eval.py folds --config configs/ck_plus.py
     python eval.py regions --workdir runs/fer2013
+    python eval.py regions --model fer2013-paper --dataset fer2013 --split validation
     python eval.py robustness --workdirs runs/with runs/without --out runs/attention
 
 Settings of the training commands are given as for main.py.
 """
 
 import argparse
-import csv
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import main as training  # first: it sets the number of CPU devices
 
 # isort: split
-import jax
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
@@ -33,12 +30,12 @@ from ml_collections import ConfigDict
 from deep_emotion_jax import metrics, report
 from deep_emotion_jax.data import Split
 from deep_emotion_jax.errors import UserError
-from deep_emotion_jax.pretrained import load_network
+from deep_emotion_jax.pretrained import load_pretrained
 from deep_emotion_jax.protocols import Fold, join, make_folds
 from deep_emotion_jax.regions import truth_scores, write_regions, write_telling_faces
 from deep_emotion_jax.robustness import AMOUNTS, CHANGES, accuracy_under_change
+from deep_emotion_jax.scoring import predict_logits, score_cells, write_predictions
 from deep_emotion_jax.tables import results_table
-from deep_emotion_jax.train import make_logits, split_model
 from deep_emotion_jax.weights import Trained, load_model
 
 PARTS = ("train", "validation", "test")
@@ -98,15 +95,15 @@ def evaluate(options: argparse.Namespace) -> None:
         if not len(index):
             raise UserError(f"the data have no {options.split} images; choose another --split")
         chosen = data.select(index)
-        logits = _logits(entry.trained, chosen.images, options.flip)
+        logits = predict_logits(entry.trained.model, chosen.images, options.flip)
         score = metrics.evaluate(logits, chosen.labels)
         found.append(score)
-        rows.append((entry.name, *_cells(score)))
+        rows.append((entry.name, *score_cells(score)))
         if options.predictions:
             path = options.predictions
             if len(entries) > 1:
                 path = path.with_stem(f"{path.stem}-{entry.name}")
-            _write_predictions(path, chosen, logits, class_names)
+            write_predictions(path, chosen, logits, class_names)
             print(f"predictions in {path}")
     over_runs = metrics.mean_and_interval([score.accuracy for score in found])
     averaging = " with flip averaging" if options.flip else ""
@@ -138,18 +135,22 @@ def regions(options: argparse.Namespace) -> None:
     entries, data, class_names, name = _entries(options)
     model, fold = entries[0].trained.model, entries[0].fold
     faces = data.select(getattr(fold, options.split))
-    stem = options.workdir / f"regions_{options.split}"
-    written = [stem.with_suffix(".png"), stem.with_name(f"{stem.name}_telling.png")]
+    folder = options.workdir or Path()
+    named = f"regions_{options.split}"
+    if options.model:
+        named = f"{named}_{entries[0].name}_{options.dataset}"
+    written = [folder / f"{named}.png", folder / f"{named}_telling.png"]
     write_regions(model, faces, class_names, f"{name} {options.split}", written[0])
     write_telling_faces(model, faces, class_names, f"{name} {options.split}", written[1])
     if faces.evidence is not None:
         scores = truth_scores(model, faces, len(class_names))
-        written.append(stem.with_suffix(".json"))
+        written.append(folder / f"{named}.json")
         report.write_json(written[-1], scores)
         chance = scores.pop("chance")
         print(f"{chance['faces']} faces; the true regions cover {chance['mask']:.1%} of them\n")
         header = (
             "map",
+            "faces with a map %",
             "importance inside %",
             "pointing hits %",
             "rank correlation, shuffled weights",
@@ -157,6 +158,7 @@ def regions(options: argparse.Namespace) -> None:
         rows = [
             (
                 method,
+                f"{100 * score['mapped']:.0f}",
                 f"{100 * score['mass_inside']:.1f}",
                 f"{100 * score['pointing_hit']:.1f}",
                 "-" if score["after_shuffling"] is None else f"{score['after_shuffling']:.2f}",
@@ -206,7 +208,7 @@ def _entries(options: argparse.Namespace) -> tuple[list[Entry], Split, list[str]
         }
     else:
         config.dataset = options.dataset
-        trained = {Path(options.model).stem: load_network(options.model)}
+        trained = {Path(options.model).stem: load_pretrained(options.model)}
     config.data_dir = options.data_dir
     config.manual_dir = options.manual_dir
     splits, class_names = training.load_dataset(config)
@@ -244,40 +246,6 @@ def _read_workdir(workdir: Path) -> dict[str, Any]:
         raise UserError(f"{workdir} is not the folder of a run of main.py: {error}") from error
 
 
-def _logits(trained: Trained, images: np.ndarray, flip: bool) -> np.ndarray:
-    """Logits, or with `flip` the logarithm of the mean probabilities of a face and its mirror."""
-    program = partial(jax.jit(make_logits(trained.model)), *split_model(trained.model))
-    logits = program(images)
-    if flip:
-        both = np.stack([logits, program(images[:, :, ::-1])])
-        logits = jax.nn.logsumexp(jax.nn.log_softmax(both), axis=0)
-    return np.asarray(logits)
-
-
-def _cells(score: metrics.Metrics) -> tuple[str, ...]:
-    low, high = score.interval95
-    return (
-        f"{100 * score.accuracy:.2f}",
-        f"{100 * low:.2f} to {100 * high:.2f}",
-        f"{score.macro_f1:.3f}",
-        f"{score.calibration_error:.3f}",
-        *("-" if share is None else f"{100 * share:.1f}" for share in score.per_class_recall),
-    )
-
-
-def _write_predictions(
-    path: Path, split: Split, logits: np.ndarray, class_names: Sequence[str]
-) -> None:
-    """One row an image: key, label, prediction, and the probability of every class."""
-    probabilities = np.asarray(jax.nn.softmax(logits))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["key", "label", "predicted", *class_names])
-        for key, label, row in zip(split.keys, split.labels, probabilities, strict=True):
-            shares = [f"{share:.4f}" for share in row]
-            writer.writerow([key, class_names[label], class_names[row.argmax()], *shares])
-
-
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Reads the command line; the rest goes to the config."""
     parser = argparse.ArgumentParser(
@@ -292,21 +260,24 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
         command.set_defaults(function=function)
         return command
 
+    def add_network(command: argparse.ArgumentParser) -> None:
+        which = command.add_mutually_exclusive_group(required=True)
+        which.add_argument("--workdir", type=Path, help="a finished run of main.py or eval.py")
+        which.add_argument("--model", help="shipped weights by name, or a .safetensors file")
+        command.add_argument("--dataset", default="fer2013", help="of --model; default: fer2013")
+
     def add_data(command: argparse.ArgumentParser) -> None:
         command.add_argument("--split", choices=PARTS, default="test", help="default: test")
         command.add_argument("--data-dir", default="data", help="the prepared data; default: data")
         command.add_argument("--manual-dir", default="", help="the raw data, if not yet prepared")
 
     command = add("evaluate", evaluate)
-    which = command.add_mutually_exclusive_group(required=True)
-    which.add_argument("--workdir", type=Path, help="a finished run of main.py or eval.py")
-    which.add_argument("--model", help="shipped weights by name, or a .safetensors file")
-    command.add_argument("--dataset", default="fer2013", help="of --model; default: fer2013")
+    add_network(command)
     add_data(command)
     command.add_argument("--flip", action="store_true", help="average with the mirrored face")
     command.add_argument("--predictions", type=Path, help="CSV file to write, with keys")
     command = add("regions", regions)
-    command.add_argument("--workdir", type=Path, required=True)
+    add_network(command)
     add_data(command)
     command = add("robustness", robustness)
     command.add_argument("--workdirs", type=Path, nargs="+", required=True, help="finished runs")
@@ -335,7 +306,4 @@ def run(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        run(sys.argv[1:])
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    training.command_line(lambda: run(sys.argv[1:]))

@@ -4,14 +4,15 @@
     python main.py --config configs/fer2013.py --config.manual_dir=PATH --workdir runs/fer2013
 
 Everything goes to --workdir; the same command goes on where a cut training stopped. SIGTERM and
-Ctrl-C save and end with exit code 75 once the epoch is done; see docs/reliability.md.
+Ctrl-C save and end with exit code 75; see docs/reliability.md.
 """
 
+import errno
 import importlib
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 # Two CPU devices on two cores train faster than one device with two threads, and the number must
@@ -33,12 +34,13 @@ from deep_emotion_jax.distill import with_teacher
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.fit import Run, fit
 from deep_emotion_jax.model import DeepEmotion
-from deep_emotion_jax.pretrained import load_network
+from deep_emotion_jax.pretrained import load_pretrained
 from deep_emotion_jax.protocols import join, make_folds
 from deep_emotion_jax.results import write_results
 from deep_emotion_jax.settings import check_settings
 from deep_emotion_jax.stopping import STOPPED_EXIT_CODE, Stopped
 from deep_emotion_jax.train import Recipe
+from deep_emotion_jax.weights import start_from
 from deep_emotion_jax.workdir import claim_workdir, provenance
 
 DEFAULT_CONFIG = "configs/synthetic_faces.py"
@@ -67,7 +69,10 @@ def load_dataset(config: ConfigDict) -> tuple[dict[str, Split], list[str]]:
     manual_dir = Path(os.path.expanduser(config.manual_dir)) if config.manual_dir else None
 
     def prepared() -> DatasetBuilder:
-        builder = module.Builder(data_dir=config.data_dir, config=config.dataset_config or None)
+        # The classes of a folder are what lies there.
+        own = config.dataset == "folder"
+        settings = module.read_config(manual_dir) if own else config.dataset_config or None
+        builder = module.Builder(data_dir=config.data_dir, config=settings)
         prepare(builder, manual_dir)
         return builder
 
@@ -90,7 +95,13 @@ def make_recipe(config: ConfigDict) -> Recipe:
     )
 
 
-def run(config: ConfigDict, workdir: Path, seeds: Sequence[int] | None = None) -> None:
+def run(
+    config: ConfigDict,
+    workdir: Path,
+    seeds: Sequence[int] | None = None,
+    *,
+    accept_changes: bool = False,
+) -> None:
     """Trains the folds of the config's protocol, once for each seed, and reports to a folder."""
     check_settings(config)
     distributed.require_same([config.to_dict(), str(workdir)], "settings")
@@ -104,16 +115,19 @@ def run(config: ConfigDict, workdir: Path, seeds: Sequence[int] | None = None) -
     data = join(splits)
     if config.teacher:
         trained_on = np.unique(np.concatenate([run.fold.train for run in runs]))
-        data = with_teacher(data, load_network(config.teacher), trained_on, class_names)
+        data = with_teacher(data, load_pretrained(config.teacher), trained_on, class_names)
     try:
         models = [
             DeepEmotion(len(class_names), **config.model, rngs=nnx.Rngs(run.seed)) for run in runs
         ]
     except ValueError as error:
         raise UserError(f"config.model: {error}") from error
+    if config.init_from:
+        for model in models:
+            start_from(model, class_names, load_pretrained(config.init_from))
     about = provenance(config, data, [run.name for run in runs])
     with ExitStack() as stack:
-        claim = claim_workdir(workdir, about, accept_changes=ACCEPT_CHANGES.value)
+        claim = claim_workdir(workdir, about, accept_changes=accept_changes)
         distributed.in_step(lambda: stack.enter_context(claim), only_first=True)
         state, records = fit(
             models,
@@ -163,27 +177,28 @@ def main(argv: list[str]) -> None:
     """Runs the experiment of the flags."""
     del argv
     logging.set_verbosity(logging.WARNING)
-    if DISTRIBUTED.value:
-        distributed.start()
-    run(CONFIG.value, Path(WORKDIR.value or f"runs/{config_name()}"))
+    workdir = Path(WORKDIR.value or f"runs/{config_name()}")
+    with distributed.joined() if DISTRIBUTED.value else nullcontext():
+        run(CONFIG.value, workdir, accept_changes=ACCEPT_CHANGES.value)
 
 
-def command_line() -> None:
-    """What the shell starts: the exit code says how it ended, see docs/reliability.md."""
+def command_line(command: Callable[[], None]) -> None:
+    """Runs what the shell started; the exit code says how it ended, see docs/reliability.md."""
     try:
-        app.run(main, flags_parser=parse_flags)
+        command()
     except UserError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        sys.exit(f"error: {error}; make room, then start the same command again: it goes on")
     except Stopped as stopped:
         print(stopped, flush=True)
-        sys.exit(STOPPED_EXIT_CODE)
+        # All is closed. sys.exit would wait for the epoch that XLA may still be computing.
+        os._exit(STOPPED_EXIT_CODE)
     except KeyboardInterrupt:
         sys.exit(130)
-    except Exception as error:
-        if not jax.distributed.is_initialized():
-            raise
-        distributed.leave(error)
 
 
 if __name__ == "__main__":
-    command_line()
+    command_line(lambda: app.run(main, flags_parser=parse_flags))

@@ -14,6 +14,7 @@ def get_config() -> ConfigDict:
     config.data_dir = "data"  # the prepared data
     config.protocol = "official"  # or "paper", "subjects": see deep_emotion_jax.protocols
 
+    config.init_from = ""  # weights to start from: a shipped network or a .safetensors file
     config.teacher = ""  # a trained network to learn from: a shipped name or a .safetensors file
 
     config.model = ConfigDict()  # arguments of deep_emotion_jax.model.DeepEmotion

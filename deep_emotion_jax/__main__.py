@@ -15,7 +15,11 @@ from collections.abc import Sequence
 
 from deep_emotion_jax.errors import UserError
 
-COMMANDS = {"predict": "name the expressions in pictures, videos or before the webcam"}
+COMMANDS = {
+    "predict": "name the expressions in pictures, videos or before the webcam",
+    "demo": "serve a web page to try it on",
+    "export": "write a network for other programs: ONNX, StableHLO, or a web page",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -29,22 +29,32 @@ def draw(prediction: Prediction, maps: list[np.ndarray]) -> Image.Image:
     """Draws a picture's faces.
 
     Left the picture with numbered boxes. Right one card per face: what the network saw with the
-    sampler's region, the same under its importance map (orange where hiding lowers the answer's
-    probability most), and the probabilities.
+    sampler's region, the same under its importance map, and the probabilities.
 
     Args:
       prediction: the picture and its faces.
       maps: the importance of each face, [48, 48], not negative.
     """
-    picture = Image.fromarray(prediction.picture.pixels)
-    scale = float(np.clip(max(picture.size), SMALLEST, LARGEST)) / max(picture.size)
-    width, height = (max(1, round(length * scale)) for length in picture.size)
+    picture = with_boxes(prediction)
+    width, height = picture.size
     rows = max(1, height // CARD[1])
     columns = -(-len(prediction.faces) // rows)
     size = (width + columns * CARD[0], max(height, min(rows, len(prediction.faces)) * CARD[1]))
     canvas = Image.new("RGB", size, PAPER)
-    canvas.paste(picture.resize((width, height)))
-    pen = ImageDraw.Draw(canvas)
+    canvas.paste(picture)
+    for i, (face, importance) in enumerate(zip(prediction.faces, maps, strict=True)):
+        corner = (width + i // rows * CARD[0], i % rows * CARD[1])
+        canvas.paste(_card(f"{i + 1} {answer(face)}", face, importance, i), corner)
+    return canvas
+
+
+def with_boxes(prediction: Prediction, largest: int = LARGEST) -> Image.Image:
+    """The picture with its faces in numbered boxes; its longer side `SMALLEST` to `largest`."""
+    picture = Image.fromarray(prediction.picture.pixels)
+    scale = float(np.clip(max(picture.size), SMALLEST, largest)) / max(picture.size)
+    width, height = (max(1, round(length * scale)) for length in picture.size)
+    picture = picture.resize((width, height))
+    pen = ImageDraw.Draw(picture)
     for i, face in enumerate(prediction.faces):
         left, top, side = (value * scale for value in face.box)
         colour = COLOURS[i % len(COLOURS)]
@@ -52,13 +62,33 @@ def draw(prediction: Prediction, maps: list[np.ndarray]) -> Image.Image:
         _outline(pen, corners, colour)
         if face.region is not None:
             _outline(pen, [tuple(corner) for corner in face.region * scale], REGION, 1)
-        _tag(pen, (max(0, left), max(0, top - 20)), f"{i + 1} {_answer(face)}", colour)
-    # Cards after boxes: a box may reach over the picture's edge.
-    pen.rectangle((width, 0, *size), PAPER)
-    for i, (face, importance) in enumerate(zip(prediction.faces, maps, strict=True)):
-        corner = (width + i // rows * CARD[0], i % rows * CARD[1])
-        canvas.paste(_card(f"{i + 1} {_answer(face)}", face, importance, i), corner)
-    return canvas
+        _tag(pen, (max(0, left), max(0, top - 20)), f"{i + 1} {answer(face)}", colour)
+    return picture
+
+
+def with_region(face: Face, size: int) -> Image.Image:
+    """What the network saw, `size` pixels wide, with the outline of what its sampler attends to."""
+    seen = Image.fromarray(face.pixels).convert("RGB").resize((size, size))
+    if face.region is not None:
+        inside = (face.region - face.box[:2]) / face.box.side * size
+        _outline(ImageDraw.Draw(seen), [tuple(corner) for corner in inside], REGION)
+    return seen
+
+
+def with_importance(face: Face, importance: np.ndarray, size: int) -> Image.Image:
+    """What the network saw, `size` pixels wide, under its importance map.
+
+    Full orange is where blurring lowers the answer's probability most, however little that is.
+
+    Args:
+      face: the face.
+      importance: [48, 48], not negative.
+      size: side of the image in pixels.
+    """
+    seen = Image.fromarray(face.pixels).convert("RGB").resize((size, size))
+    heat = importance / max(float(importance.max()), 1e-6)
+    mask = Image.fromarray(np.rint(200 * heat).astype(np.uint8)).resize((size, size))
+    return Image.composite(Image.new("RGB", seen.size, HEAT), seen, mask)
 
 
 def save(prediction: Prediction, maps: list[np.ndarray], path: Path) -> None:
@@ -94,18 +124,11 @@ def _card(title: str, face: Face, importance: np.ndarray, index: int) -> Image.I
     pen = ImageDraw.Draw(card)
     _tag(pen, (PAD, PAD // 2), title, COLOURS[index % len(COLOURS)])
     top = PAD + 22
-    seen = Image.fromarray(face.pixels).convert("RGB").resize((FACE, FACE))
-    heat = importance / max(float(importance.max()), 1e-6)
-    mask = Image.fromarray(np.rint(200 * heat).astype(np.uint8)).resize((FACE, FACE))
-    explained = Image.composite(Image.new("RGB", seen.size, HEAT), seen, mask)
-    if face.region is not None:
-        inside = (face.region - face.box[:2]) / face.box.side * FACE
-        _outline(ImageDraw.Draw(seen), [tuple(corner) for corner in inside], REGION)
     beside = PAD + FACE + PAD // 2
-    card.paste(seen, (PAD, top))
-    card.paste(explained, (beside, top))
+    card.paste(with_region(face, FACE), (PAD, top))
+    card.paste(with_importance(face, importance, FACE), (beside, top))
     # The colours are relative to the largest drop, so that one has to be said.
-    pen.text((beside, top + FACE + 2), f"hidden: up to {-importance.max():.0%}", INK, FONT)
+    pen.text((beside, top + FACE + 2), f"blurred: up to {-importance.max():.0%}", INK, FONT)
     if face.region is not None:
         pen.text((PAD, top + FACE + 2), "where it attends", INK, FONT)
 
@@ -120,7 +143,8 @@ def _card(title: str, face: Face, importance: np.ndarray, index: int) -> Image.I
     return card
 
 
-def _answer(face: Face) -> str:
+def answer(face: Face) -> str:
+    """The expression and how probable it is, such as "happy 93%"."""
     return f"{face.expression} {face.probabilities[face.expression]:.0%}"
 
 

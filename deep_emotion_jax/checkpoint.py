@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from logging import ERROR, LogRecord
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ class Checkpoints:
             raise UserError(f"cannot write to {self._folder}: {error}") from error
 
     def __enter__(self) -> "Checkpoints":
+        logging.get_absl_logger().addFilter(_not_twice)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -55,6 +57,7 @@ class Checkpoints:
             raise self._failed(error) from error
         finally:
             self._manager.close()
+            logging.get_absl_logger().removeFilter(_not_twice)
 
     def save(self, epoch: int, state: Pytree, notes: dict[str, Any]) -> None:
         """Starts writing the state as it is after `epoch` epochs.
@@ -105,9 +108,11 @@ class Checkpoints:
                 if _digest(found.state, notes) != found.content["sha256"]:
                     raise ValueError("its content is not what was saved")
             except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files
-                reason = " ".join(str(error).split())[:300]
                 logging.warning(
-                    "checkpoint %s/%d is damaged, passing over it: %s", self._folder, epoch, reason
+                    "checkpoint %s/%d is damaged, passing over it: %s",
+                    self._folder,
+                    epoch,
+                    _reason(error),
                 )
             if any_process(reason is not None)[0]:
                 continue  # all go on from the same one
@@ -123,10 +128,21 @@ class Checkpoints:
 
     def _failed(self, error: Exception) -> UserError:
         return UserError(
-            f"cannot write a checkpoint to {self._folder}: {' '.join(str(error).split())[:300]}; "
+            f"cannot write a checkpoint to {self._folder}: {_reason(error)}; "
             "check that the disk has room, then start the same command again: it goes on from the "
             "newest whole checkpoint"
         )
+
+
+def _not_twice(record: LogRecord) -> bool:
+    """Drops the tracebacks that Orbax's threads log of what Orbax raises later all the same."""
+    return record.levelno < ERROR or "orbax" not in record.pathname
+
+
+def _reason(error: Exception) -> str:
+    """One line; TensorStore's messages are long and name the cause at the end."""
+    line = " ".join(str(error).split())
+    return line if len(line) < 300 else f"... {line[-300:]}"
 
 
 def _digest(state: Pytree, notes: dict[str, Any]) -> str:

@@ -49,10 +49,11 @@ def conv_stage(x: jax.Array, layers: Sequence[ConvLayer], pool: int, padding: st
     few_channels = max(layer.kernel.shape[-1] for layer in layers) <= 32
     if jax.default_backend() == "cpu" and few_channels and _tiles(x, layers, pool, padding):
         return _blocked_stage(x, layers, pool, padding)
-    return _plain_stage(x, layers, pool, padding)
+    return plain_stage(x, layers, pool, padding)
 
 
-def _plain_stage(x: jax.Array, layers: Sequence[ConvLayer], pool: int, padding: str) -> jax.Array:
+def plain_stage(x: jax.Array, layers: Sequence[ConvLayer], pool: int, padding: str) -> jax.Array:
+    """`conv_stage` with XLA's convolution, whatever the device."""
     for i, (kernel, bias, norm) in enumerate(layers):
         x = _convolve(x, kernel.astype(x.dtype), padding) + bias.astype(x.dtype)
         if norm is not None:

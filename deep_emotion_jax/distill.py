@@ -7,7 +7,7 @@ import numpy as np
 
 from deep_emotion_jax.data import Split
 from deep_emotion_jax.errors import UserError
-from deep_emotion_jax.train import make_logits, split_model
+from deep_emotion_jax.scoring import predict_logits
 from deep_emotion_jax.weights import Trained
 
 
@@ -30,10 +30,6 @@ def with_teacher(
             f"the teacher names {list(teacher.classes)}, the images are labelled "
             f"{list(class_names)}: choose a teacher of the same classes"
         )
-    program = jax.jit(make_logits(teacher.model))
-    weights = split_model(teacher.model)
-    images = data.images[index]
     soft = np.zeros((len(data.labels), len(class_names)), np.float32)
-    for view in (images, images[:, :, ::-1]):
-        soft[index] += np.asarray(jax.nn.softmax(program(*weights, view))) / 2
+    soft[index] = jax.nn.softmax(predict_logits(teacher.model, data.images[index], flip=True))
     return data._replace(soft_labels=soft)

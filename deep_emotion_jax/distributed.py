@@ -9,7 +9,8 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
 import jax
@@ -18,6 +19,7 @@ from jax.experimental.multihost_utils import process_allgather
 
 from deep_emotion_jax.data import Split, load_split
 from deep_emotion_jax.errors import UserError
+from deep_emotion_jax.stopping import Stopped
 
 T = TypeVar("T")
 
@@ -25,12 +27,14 @@ T = TypeVar("T")
 SECONDS_TO_LEAVE = 30
 
 
-def start() -> None:
-    """Joins the other processes; to be called before anything else of JAX. Only the first prints.
+@contextmanager
+def joined() -> Iterator[None]:
+    """Trains with the other processes while open; to be opened before any other use of JAX.
 
     JAX finds them by itself on Cloud TPU, under Slurm, Open MPI and Kubernetes. Elsewhere the
     environment says where the first process listens, how many there are and which this one is:
-    JAX_COORDINATOR_ADDRESS (host:port), JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+    JAX_COORDINATOR_ADDRESS (host:port), JAX_NUM_PROCESSES and JAX_PROCESS_ID. Only the first
+    process prints. An error that the others do not share ends the process with exit code 1.
 
     Raises:
       UserError: if the environment does not say it, or the others are not reached in five minutes.
@@ -51,6 +55,15 @@ def start() -> None:
         ) from error
     if not is_first():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - as long as the process
+    try:
+        yield
+    except (UserError, OSError):
+        raise
+    except Stopped:
+        jax.distributed.shutdown()  # in order: all of them are stopped
+        raise
+    except Exception as error:
+        _leave(error)
 
 
 def is_first() -> bool:
@@ -143,19 +156,16 @@ def read_split(source: Any) -> Split:
     return Split(images, labels, keys, subjects, evidence)
 
 
-def leave(error: Exception) -> NoReturn:
-    """Ends this process with exit code 1 for an error that the others do not share.
-
-    They cannot go on without it. Ending in order would wait for them, who wait for this one.
-    """
+def _leave(error: Exception) -> NoReturn:
+    """Ends this process at once; in order, it would wait for the others, who wait for it."""
     text = " ".join(str(error).split())[:300]
     if isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in text:
         print(f"error: another process of this training has ended ({text})", file=sys.stderr)
     else:
         traceback.print_exception(error)
     print(
-        "error: the training stops in all processes; when the cause is mended, start all of them "
-        "again: they go on from the newest whole checkpoint",
+        "error: the training stops in all processes; start all of them again when the cause is "
+        "mended: they go on from the newest whole checkpoint",
         file=sys.stderr,
         flush=True,
     )

@@ -26,7 +26,7 @@ from deep_emotion_jax.distributed import any_process, is_first
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.protocols import Fold
 from deep_emotion_jax.report import write_json
-from deep_emotion_jax.stopping import Stopped, stop_requests
+from deep_emotion_jax.stopping import Stopped, ready_or_stopped, stop_requests
 from deep_emotion_jax.train import (
     Recipe,
     TrainState,
@@ -101,7 +101,7 @@ def fit(
     Raises:
       UserError: if the loss stops being finite, no checkpoint can be read, or nothing can be
         written.
-      Stopped: after SIGTERM or SIGINT, once the epoch that was running is saved.
+      Stopped: after SIGTERM or SIGINT: the epoch that was running is saved if it ends in time.
     """
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     train_index, train_count = _stack([run.fold.train for run in runs])
@@ -109,8 +109,11 @@ def fit(
     steps = steps_per_epoch(train_index.shape[1], recipe.batch_size)
     optimizer, learning_rate = make_optimizer(recipe, steps)
     everywhere = jax.NamedSharding(mesh, jax.P())
+    epoch_of_runs = for_each_run(make_epoch(models[0], optimizer, recipe, mesh))
+    # The state alone is donated: XLA would write results over the indices too, which every epoch
+    # reads, where an epoch of one step makes the sizes equal.
     train_epoch = jax.jit(
-        for_each_run(make_epoch(models[0], optimizer, recipe, mesh)),
+        lambda train, own, shared: epoch_of_runs((train, *own), shared),
         donate_argnums=0,
         out_shardings=everywhere,
     )
@@ -150,12 +153,18 @@ def fit(
                 began = time.perf_counter()
                 keys = jax.vmap(jax.random.fold_in, (0, None))(roots, epoch)
                 train_state, sums = train_epoch(
-                    (state.train, keys, *train_own), (*shared, soft_labels)
+                    state.train, (keys, *train_own), (*shared, soft_labels)
                 )
                 state, accuracy, loss = validate(
                     (state._replace(train=train_state), *validation_own),
                     (np.int32(epoch), *shared),
                 )
+                # Of many processes none leaves an epoch that the others may be waiting for it in.
+                if jax.process_count() == 1 and not ready_or_stopped(accuracy, requests):
+                    raise Stopped(
+                        f"stopped by {requests[0]} within epoch {epoch}; epoch {saved} is saved in "
+                        f"{workdir / 'checkpoints'}; the same command goes on"
+                    )
                 sums, accuracy, loss = jax.device_get((sums, accuracy, loss))
                 # Validation shows what the last step did to the weights, before they are saved.
                 bad = first_bad_step(np.column_stack([sums["loss"], loss]))
@@ -245,18 +254,16 @@ def _metrics_writer(workdir: Path, records: list[Record], runs: Sequence[Run]) -
     in metrics.jsonl, half a line or lines of epochs that are to come again, gives way to them.
     """
     path = workdir / "metrics.jsonl"
-    try:
-        with ExitStack() as stack:
+    with ExitStack() as stack:
+        # Not SummaryWriter: its thread dies of a full disk, and the next writes wait for it.
+        events = {}
+        with _room_needed(workdir):
             kept = path.with_suffix(".tmp")
             kept.write_text("".join(json.dumps(record) + "\n" for record in records))
             kept.replace(path)
             file = stack.enter_context(path.open("a"))
-            purged = Event(
-                step=len(records) // len(runs) + 1,
-                session_log=SessionLog(status=SessionLog.START),
-            )
-            # Not SummaryWriter: its thread dies of a full disk, and the next writes wait for it.
-            events = {}
+            start = SessionLog(status=SessionLog.START)
+            purged = Event(step=len(records) // len(runs) + 1, session_log=start)
             for run in runs:
                 folder = workdir / "tensorboard" / run.name
                 folder.mkdir(parents=True, exist_ok=True)
@@ -264,22 +271,27 @@ def _metrics_writer(workdir: Path, records: list[Record], runs: Sequence[Run]) -
                 stack.callback(events[run.name].close)
                 events[run.name].write_event(purged)
 
-            def write(lines: list[Record]) -> None:
+        def write(lines: list[Record]) -> None:
+            with _room_needed(workdir):
                 file.write("".join(json.dumps(record) + "\n" for record in lines))
                 file.flush()
                 for record in lines:
+                    own = events[record["run"]]
                     for name, value in record.items():
                         if name not in ("epoch", "run"):
-                            events[record["run"]].write_event(
-                                Event(
-                                    wall_time=time.time(),
-                                    step=record["epoch"],
-                                    summary=scalar(name, value),
-                                )
+                            summary = scalar(name, value)
+                            own.write_event(
+                                Event(wall_time=time.time(), step=record["epoch"], summary=summary)
                             )
-                    events[record["run"]].flush()
+                    own.flush()
 
-            yield write
+        yield write
+
+
+@contextmanager
+def _room_needed(workdir: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UserError(
             f"cannot write metrics to {workdir}: {error}; check that the disk has room, then start "

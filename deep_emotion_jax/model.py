@@ -59,6 +59,8 @@ def standardize(images: jax.Array) -> jax.Array:
 class ConvStage(nnx.Module):
     """Convolutions with ReLU between them, then a max-pool and ReLU; see `conv.conv_stage`."""
 
+    form = staticmethod(conv_stage)  # `export` wants one form for all devices
+
     def __init__(
         self,
         channels: tuple[int, ...],
@@ -88,7 +90,7 @@ class ConvStage(nnx.Module):
             )
             for conv, norm in zip_longest(self.convs, self.norms)
         ]
-        return conv_stage(x, layers, self.pool, self.padding)
+        return self.form(x, layers, self.pool, self.padding)
 
 
 class LocalizationNetwork(nnx.Module):
@@ -143,7 +145,7 @@ class LocalizationNetwork(nnx.Module):
         x = images
         for stage in self.stages:
             x = stage(x, train=train)
-        x = jax.nn.relu(self.hidden(x.reshape(len(x), -1)))
+        x = jax.nn.relu(self.hidden(x.reshape(x.shape[0], -1)))
         return self.theta(x).reshape(-1, 2, 3)
 
 
@@ -229,6 +231,24 @@ class DeepEmotion(nnx.Module):
         Raises:
           ValueError: for images of another shape.
         """
+        x = self.features(images, train=train, dropout_key=dropout_key)
+        return self.fc2(jax.nn.relu(self.fc1(x)))
+
+    def features(
+        self,
+        images: jax.Array,
+        *,
+        train: bool = False,
+        dropout_key: jax.Array | None = None,
+    ) -> jax.Array:
+        """What the classifier sees of images [N, 48, 48, 1] in [0, 1]: non-negative [N, 810].
+
+        The convolutions' 9 x 9 x 10 map, resampled where the network attends; other trunks and
+        widths have other sizes. `train` and `dropout_key` as for the logits.
+
+        Raises:
+          ValueError: for images of another shape.
+        """
         if images.ndim != 4 or images.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE, 1):
             raise ValueError(f"images must be [N, 48, 48, 1], got {list(images.shape)}")
         x = face = standardize(images)
@@ -239,8 +259,7 @@ class DeepEmotion(nnx.Module):
         x = self.dropout(x, deterministic=not train, rngs=dropout_key)
         if self.attention == "features":
             x = self._attend(x, face, train)
-        x = jax.nn.relu(self.fc1(x.reshape(len(x), -1)))
-        return self.fc2(x)
+        return x.reshape(x.shape[0], -1)
 
     def theta(self, images: jax.Array) -> jax.Array:
         """The affine map [N, 2, 3] the localization network gives for images in [0, 1].

@@ -10,7 +10,6 @@
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,11 +18,11 @@ import numpy as np
 from flax import nnx
 
 from deep_emotion_jax.errors import UserError
-from deep_emotion_jax.explain import occlusion_maps
+from deep_emotion_jax.explain import blurred, occlusion_maps
 from deep_emotion_jax.faces import Box, Detector, LbpDetector, crop
 from deep_emotion_jax.media import Picture, as_pixels, read_picture
 from deep_emotion_jax.pretrained import load_pretrained
-from deep_emotion_jax.weights import Trained, load_model
+from deep_emotion_jax.weights import Trained
 
 # Every batch has this size, filled up where faces are few, so that one compilation serves all.
 BATCH = 16
@@ -101,8 +100,7 @@ class Predictor:
         Raises:
           UserError: for an unknown name or an unreadable file.
         """
-        own = Path(model).suffix == ".safetensors"
-        return cls(load_model(model) if own else load_pretrained(model), detector)
+        return cls(load_pretrained(model), detector)
 
     def predict(self, picture: str | os.PathLike[str] | np.ndarray) -> Prediction:
         """Names the expressions in one picture.
@@ -138,14 +136,17 @@ class Predictor:
         yield from self._classify(waiting, faces)
 
     def importance(self, face: Face) -> np.ndarray:
-        """How much hiding each part of a face lowers the probability of its expression.
+        """How much blurring each part of a face lowers the probability of its expression.
 
         Returns:
           [48, 48] in [0, 1], see `explain.occlusion_maps` with mode "drop".
         """
         image = face.pixels[None, ..., None].astype(np.float32) / 255
         label = np.array([self.classes.index(face.expression)])
-        return occlusion_maps(self._logits, self._weights, image, label, mode="drop")[0]
+        (drop,) = occlusion_maps(
+            self._logits, self._weights, image, label, fill=blurred(image), mode="drop"
+        )
+        return drop
 
     def _classify(
         self, waiting: list[tuple[Picture, list[Box]]], images: list[np.ndarray]

@@ -7,18 +7,17 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
 from ml_collections import ConfigDict
 
-from deep_emotion_jax import explain, metrics, report
+from deep_emotion_jax import metrics, report
 from deep_emotion_jax.data import Split
 from deep_emotion_jax.fit import Run, RunState
 from deep_emotion_jax.health import check_health
 from deep_emotion_jax.model import DeepEmotion, count_parameters
+from deep_emotion_jax.regions import write_regions
 from deep_emotion_jax.train import assemble, make_logits, split_model
 from deep_emotion_jax.weights import save_model
 
-REGION_FACES_PER_CLASS = 50
 HEALTH_FACES = 300
 
 
@@ -150,32 +149,4 @@ def _sentence(part: str, scores: list[metrics.Metrics], over_runs: metrics.Summa
     return (
         f"{part}: accuracy {over_runs.mean:.2%}, standard deviation {over_runs.std:.2%} over "
         f"{len(scores)} runs, the lowest {lowest:.2%}"
-    )
-
-
-def write_regions(
-    model: nnx.Module, faces: Split, class_names: list[str], title: str, path: Path
-) -> None:
-    """The paper's region maps over the first correctly named faces of each expression."""
-    program, weights = jax.jit(make_logits(model)), split_model(model)
-    right = np.asarray(program(*weights, faces.images)).argmax(-1) == faces.labels
-    chosen = np.concatenate(
-        [
-            np.flatnonzero(right & (faces.labels == label))[:REGION_FACES_PER_CLASS]
-            for label in range(len(class_names))
-        ]
-    )
-    if not len(chosen):
-        return  # nothing was named correctly: there is nothing to explain
-    images = faces.images[chosen].astype(np.float32) / 255
-    labels = faces.labels[chosen]
-    maps = explain.occlusion_maps(
-        lambda weights, images: program(*weights, images), weights, images, labels
-    )
-    report.regions_png(
-        explain.average_by_class(maps, labels, len(class_names)),
-        explain.average_by_class(images[..., 0], labels, len(class_names)),
-        class_names,
-        path,
-        f"Where covering an 8 x 8 square changes the answer ({title})",
     )

@@ -54,6 +54,7 @@ RULES: dict[str, Rule] = {
     "manual_dir": _TEXT,
     "data_dir": Rule(lambda value: _TEXT.holds(value) and value != "", "the path of a folder"),
     "protocol": _one_of(PROTOCOLS),
+    "init_from": _TEXT,
     "teacher": _TEXT,
     "model.attention": _one_of(ATTENTION),
     "model.localization": _one_of(LOCALIZATION),

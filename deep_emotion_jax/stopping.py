@@ -2,15 +2,21 @@
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+import jax
+
 STOPPED_EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: not an error; start the same command again
 
 
+SECONDS_TO_STOP = 10.0  # Kubernetes and Slurm kill 30 s after SIGTERM
+
+
 class Stopped(Exception):  # noqa: N818 - not an error
-    """Training was asked to stop, and all of it is saved. The message says where to go on."""
+    """Training was asked to stop. The message says which epoch is saved and where."""
 
 
 @contextmanager
@@ -39,3 +45,23 @@ def stop_requests() -> Iterator[list[str]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def ready_or_stopped(result: jax.Array, requests: list[str]) -> bool:
+    """Waits for a result, but no longer than SECONDS_TO_STOP once a stop is requested.
+
+    JAX's own wait cannot be left: Python runs no signal handler before it returns.
+
+    Returns:
+      Whether the result is there.
+    """
+    began = time.monotonic()
+    deadline = None
+    while not result.is_ready():  # type: ignore[attr-defined]
+        now = time.monotonic()
+        if requests:
+            deadline = deadline or now + SECONDS_TO_STOP
+            if now > deadline:
+                return False
+        time.sleep(min(0.05, max(1e-4, 0.01 * (now - began))))  # adds 1 % at most
+    return True

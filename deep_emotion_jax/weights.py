@@ -143,6 +143,44 @@ def fold_batch_norm(model: DeepEmotion) -> DeepEmotion:
     return plain
 
 
+def start_from(model: DeepEmotion, classes: Sequence[str], trained: Trained) -> None:
+    """Gives a network the weights of a trained one, to go on training from.
+
+    In the last layer, a class that the trained network knows by name gets that class's weights;
+    the others keep their own.
+
+    Args:
+      model: the network to change.
+      classes: the names of its logits.
+      trained: of the same sizes, but for the number of classes.
+
+    Raises:
+      UserError: if the networks differ in more than their classes.
+    """
+    state = nnx.state(model, nnx.Param)
+    new, old = _flat(state), _flat(nnx.state(trained.model, nnx.Param))
+    shapes = [{name: np.shape(leaf) for name, leaf in flat.items()} for flat in (new, old)]
+    differing = [
+        name
+        for name in sorted(new.keys() | old.keys())
+        if not name.startswith("fc2.") and shapes[0].get(name) != shapes[1].get(name)
+    ]
+    if differing or new["fc2.kernel"].shape[0] != old["fc2.kernel"].shape[0]:
+        raise UserError(
+            f"config.init_from has another network than config.model describes (it differs in "
+            f"{(differing or ['fc2.kernel'])[0]}); give config.model its settings, without "
+            "batch_norm, or an empty config.init_from"
+        )
+    known = [(i, trained.classes.index(c)) for i, c in enumerate(classes) if c in trained.classes]
+    last = {name: new[name] for name in ("fc2.kernel", "fc2.bias")}
+    for name in last:
+        for i, j in known:
+            last[name] = last[name].at[..., i].set(old[name][..., j])
+    arrays = {tuple(name.split(".")): leaf for name, leaf in {**old, **last}.items()}
+    nnx.replace_by_pure_dict(state, nnx.restore_int_paths(unflatten_dict(arrays)))
+    nnx.update(model, state)
+
+
 def _check(path: Path, header: Any, tensors: Mapping[str, np.ndarray]) -> DeepEmotion:
     """The network a header describes, its weights yet to be filled in, if `tensors` fit it."""
 

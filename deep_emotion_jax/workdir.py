@@ -114,7 +114,7 @@ def _compare(workdir: Path, about: dict[str, Any], accept_changes: bool) -> None
     others = ("commit", "device", "versions")
     now = _differences(*({key: it.get(key) for key in others} for it in (before, about)))
     if now:
-        print(f"note: {workdir} was begun elsewhere, so bits may differ: {now}", flush=True)
+        print(f"note: {workdir} last ran elsewhere, so bits may differ: {now}", flush=True)
 
 
 def _differences(there: Any, here: Any) -> str:

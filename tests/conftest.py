@@ -1,6 +1,7 @@
 """Settings that must be made before JAX starts; the commands that tests run inherit them."""
 
 import os
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -38,3 +39,15 @@ def finished(prepared, tmp_path_factory):
     done = run(*train_arguments(prepared, workdir))
     assert done.returncode == 0, done.stderr
     return workdir, done.stdout
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 3 MB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
+    if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("only root may mount a small tmpfs")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)

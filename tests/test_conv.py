@@ -61,7 +61,7 @@ def test_both_forms_have_the_values_and_gradients_of_the_reference(name):
         return jax.value_and_grad(total, argnums=(0, 1), has_aux=True)(x, weights)
 
     expected = jax.tree.leaves(value_and_gradients(x, weights, reference_stage))
-    forms = [conv._plain_stage]
+    forms = [conv.plain_stage]
     if name != "wide trunk 1":  # which blocks do not tile
         forms.append(conv._blocked_stage)
     for form in forms:
@@ -79,7 +79,7 @@ def test_normalisation_sees_each_channel_in_both_forms():
         return (y - y.mean(axes)) / y.std(axes)
 
     layers = [ConvLayer(*w, norm) for w in weights]
-    plain = conv._plain_stage(x, layers, pool, padding)
+    plain = conv.plain_stage(x, layers, pool, padding)
     blocked = conv._blocked_stage(x, layers, pool, padding)
     np.testing.assert_allclose(blocked, plain, rtol=1e-4, atol=1e-4)
 
@@ -89,7 +89,7 @@ def test_plain_stage_is_correlation_then_max_then_relu():
     x = rng.normal(size=(1, 6, 6, 2)).astype(np.float32)
     kernel = rng.normal(size=(3, 3, 2, 3)).astype(np.float32)
     bias = rng.normal(size=3).astype(np.float32)
-    out = conv._plain_stage(jnp.asarray(x), [ConvLayer(kernel, bias)], 2, "VALID")
+    out = conv.plain_stage(jnp.asarray(x), [ConvLayer(kernel, bias)], 2, "VALID")
     full = np.stack(
         [correlate(x[0], kernel[..., c], mode="valid")[..., 0] + bias[c] for c in range(3)], -1
     )
@@ -102,5 +102,5 @@ def test_shapes_that_blocks_do_not_tile_take_the_plain_form(side, pool):
     x = jax.random.normal(jax.random.key(0), (2, side, side, 4))
     layers = [ConvLayer(jnp.ones((3, 3, 4, 5)), jnp.zeros(5))]
     out = conv.conv_stage(x, layers, pool, "VALID")
-    np.testing.assert_array_equal(out, conv._plain_stage(x, layers, pool, "VALID"))
+    np.testing.assert_array_equal(out, conv.plain_stage(x, layers, pool, "VALID"))
     assert out.shape == (2, (side - 2) // pool, (side - 2) // pool, 5)

@@ -5,6 +5,7 @@ import io
 import json
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import jax
@@ -345,3 +346,39 @@ def test_command_in_a_process_of_its_own(astronaut):
     pipe = ["bash", "-c", command + " | true; echo ${PIPESTATUS[0]}"]
     run = subprocess.run(pipe, capture_output=True, text=True, check=True)
     assert (run.stdout, run.stderr) == ("0\n", "")
+
+
+class FakeCamera:
+    """OpenCV's capture, giving the astronaut, as blue, green and red, until it is unplugged."""
+
+    frames = 2
+
+    def __init__(self, number):
+        assert number == 0
+        self.left = self.frames
+        self.released = False
+        FakeCamera.last = self
+
+    def read(self):
+        self.left -= 1
+        return self.left >= 0, skimage.data.astronaut()[..., ::-1]
+
+    def get(self, what):
+        return 0.0
+
+    def release(self):
+        self.released = True
+
+
+def test_the_webcam_is_watched_frame_by_frame(monkeypatch, capsys):
+    cv2 = types.SimpleNamespace(VideoCapture=FakeCamera, CAP_PROP_POS_MSEC=0)
+    monkeypatch.setitem(sys.modules, "cv2", cv2)
+    assert main(["predict", "--webcam", "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["picture"], row["frame"]) for row in rows] == [("webcam", 0), ("webcam", 1)]
+    for row in rows:
+        assert [face["expression"] for face in row["faces"]] == ["happy"]
+    assert FakeCamera.last.released
+    monkeypatch.setattr(FakeCamera, "frames", 0)
+    assert main(["predict", "--webcam"]) == 2
+    assert "webcam" in capsys.readouterr().err

@@ -16,27 +16,22 @@ def pretrained_names() -> list[str]:
 
 
 def load_pretrained(name: str) -> Trained:
-    """Loads a network that comes with the package; needs no network connection.
+    """Loads a network that comes with the package, or one of your own; needs no connection.
 
     Args:
-      name: "fer2013-paper" is the paper's network, 47,657 parameters, trained on FER-2013.
+      name: "fer2013-paper" is the paper's network, 47,657 parameters, trained on FER-2013. Or the
+        path of a .safetensors file, such as a training leaves in its weights/ folder.
 
     Raises:
-      UserError: for an unknown name.
+      UserError: for an unknown name or an unreadable file.
     """
+    if Path(name).suffix == ".safetensors":
+        return load_model(name)
     names = pretrained_names()
     if name not in names:
-        raise UserError(f"no pretrained network is called {name!r}; choose from {names}")
+        raise UserError(
+            f"no pretrained network is called {name!r}; choose from {names}, "
+            "or give a .safetensors file"
+        )
     with resources.as_file(resources.files(__name__) / f"{name}.safetensors") as path:
         return load_model(path)
-
-
-def load_network(name_or_path: str) -> Trained:
-    """Loads a network that comes with the package, by its name, or a .safetensors file.
-
-    Raises:
-      UserError: for an unknown name, or a file that is missing, damaged or something else.
-    """
-    if Path(name_or_path).suffix:
-        return load_model(name_or_path)
-    return load_pretrained(name_or_path)

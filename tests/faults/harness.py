@@ -13,11 +13,14 @@ import multiprocessing
 import os
 import random
 import re
+import signal
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import orbax.checkpoint as ocp
@@ -25,23 +28,62 @@ import orbax.checkpoint as ocp
 # The forked children have imported everything already: a start takes half the time.
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["main"])
-POLL_SECONDS = 0.002
 
 
-def _child(arguments, log):
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+class Fault(NamedTuple):
+    """A signal that a start of the training gets."""
+
+    name: str
+    number: int = 0
+    saves: int = 0  # counted in this start; 0 means: from the start on
+    seconds: tuple[float, float] = (0, 0)  # after that, a random time between these
+
+
+NOTHING = Fault("nothing")
+KILL_IN_START = Fault("kill -9 while it starts, restores or compiles", signal.SIGKILL, 0, (0, 6))
+KILL_IN_WRITE = Fault("kill -9 while a checkpoint is written", signal.SIGKILL, 1, (0, 0.1))
+KILL_IN_EPOCH = Fault("kill -9 in an epoch", signal.SIGKILL, 3, (0, 0.5))
+TERMINATE = Fault("SIGTERM in an epoch", signal.SIGTERM, 2, (0, 0.5))
+INTERRUPT = Fault("SIGINT in an epoch", signal.SIGINT, 1, (0, 0.5))
+SIGNALS = (KILL_IN_WRITE, KILL_IN_EPOCH, TERMINATE, KILL_IN_START, INTERRUPT)
+
+
+def _child(arguments, log, number, saves, delay):
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     os.dup2(output, 1)
     os.dup2(output, 2)
     sys.stdout, sys.stderr = os.fdopen(1, "w", 1), os.fdopen(2, "w", 1)
     sys.argv = ["main.py", *arguments]
     import main
+    from deep_emotion_jax.checkpoint import Checkpoints
 
-    main.command_line()
+    save, count = Checkpoints.save, 0
+
+    def arm():
+        timer = threading.Timer(delay, os.kill, (os.getpid(), number))
+        timer.daemon = True
+        timer.start()
+
+    def counted(*args):
+        nonlocal count
+        count += 1
+        if count == saves:
+            arm()
+        save(*args)
+
+    if number:
+        Checkpoints.save = counted
+        if not saves:
+            arm()
+    main.command_line(lambda: main.app.run(main.main, flags_parser=main.parse_flags))
 
 
-def start(arguments, log):
+def start(arguments, log, fault=NOTHING, delay=0.0):
     """Starts main.py with these arguments; output goes to the log."""
-    process = _FORKS.Process(target=_child, args=([str(each) for each in arguments], log))
+    process = _FORKS.Process(
+        target=_child,
+        args=([str(each) for each in arguments], log, fault.number, fault.saves, delay),
+    )
     process.start()
     return process
 
@@ -112,37 +154,7 @@ def saved(workdir):
 
 def _wait(process, condition):
     while process.is_alive() and not condition():
-        time.sleep(POLL_SECONDS)
-
-
-def _next_epoch(process, workdir, rng):
-    """Waits until this start has written metrics, and then for a random part of an epoch."""
-    path = workdir / "metrics.jsonl"
-    _wait(process, lambda: path.exists() and path.stat().st_mtime_ns > process.began)
-    size = path.stat().st_size if path.exists() else 0
-    _wait(process, lambda: path.stat().st_size > size)
-    time.sleep(rng.uniform(0, 0.3))
-
-
-def kill_in_start(process, workdir, rng):
-    """Kill -9 while it imports, reads data, restores or compiles."""
-    time.sleep(rng.uniform(0, 8))
-    process.kill()
-
-
-def kill_in_epoch(process, workdir, rng):
-    """Kill -9 at any moment after the first epoch of this start."""
-    _next_epoch(process, workdir, rng)
-    process.kill()
-
-
-def kill_in_checkpoint(process, workdir, rng):
-    """Kill -9 while Orbax writes: a temporary folder is there, the commit is not."""
-    folder, before = workdir / "checkpoints", len(saved(workdir))
-    _next_epoch(process, workdir, random.Random(0)) if before else None
-    _wait(process, lambda: any(not path.name.isdigit() for path in folder.glob("*")))
-    time.sleep(rng.uniform(0, 0.05))
-    process.kill()
+        time.sleep(0.002)
 
 
 def prepare_killed(data_dir, rng):
@@ -157,15 +169,6 @@ def prepare_killed(data_dir, rng):
         each.join()
     assert [each.exitcode for each in both] == [0, 0]
     assert not list(data_dir.rglob("incomplete.*"))
-
-
-def terminate(process, workdir, rng):
-    """SIGTERM at any moment after the first epoch of this start: saves, exit code 75."""
-    _next_epoch(process, workdir, rng)
-    if process.is_alive():
-        process.terminate()
-        process.join()
-        assert process.exitcode in (0, 75), process.exitcode
 
 
 def _newest_files(workdir):
@@ -197,48 +200,62 @@ def half_line(workdir, rng):
     return path
 
 
-SIGNALS = (kill_in_epoch, kill_in_checkpoint, terminate, kill_in_start)
-DAMAGES = (flip, truncate, half_line)
+DAMAGES = {
+    flip: "a bit of the newest checkpoint flipped",
+    truncate: "a file of the newest checkpoint cut short",
+    half_line: "metrics.jsonl half written or doubled",
+}
 
 
 def torment(data_dir, workdir, epochs, faults, rng):
     """Starts the training once for each fault, and once more to its end.
 
+    Args:
+      data_dir: the prepared dataset, or where to prepare it.
+      workdir: absent; its log is written beside it.
+      epochs: of the training.
+      faults: signals, which come to a start of the training, and damages, which are done before
+        the next start.
+      rng: chooses moments and places.
+
     Returns:
-      The name of every fault that was followed by a start that went on as it must.
+      The names of the faults that happened. Each was followed by a start that went on as it must.
 
     Raises:
       AssertionError: at the first that was not.
     """
     log = workdir.with_suffix(".log")
-    survived, damaged = [], None
-    for fault in [*faults, None]:
+    happened, damaged = [], False
+    for fault in [*faults, NOTHING]:
         there = saved(workdir)
         if fault in DAMAGES:
-            if len(there) < 2:
-                continue
-            damaged = fault(workdir, rng)
-            survived.append(fault.__name__)
+            if len(there) == 2:
+                fault(workdir, rng)
+                happened.append(DAMAGES[fault])
+                damaged = damaged or fault is not half_line
             continue
-        process = start(training(data_dir, workdir, epochs), log)
-        process.began = time.time_ns()
-        if fault:
-            fault(process, workdir, rng)
+        process = start(
+            training(data_dir, workdir, epochs), log, fault, rng.uniform(*fault.seconds)
+        )
         process.join()
         output = log.read_text() if log.exists() else ""
         assert "Traceback" not in output, output
-        assert "error:" not in output, output
         found = re.search(r"resuming after epoch (\d+)", output)
-        if found and there:
-            passed_over = "is damaged" in output
-            assert not passed_over or damaged, output
-            assert int(found[1]) == there[-2 if passed_over else -1], (output, there)
         if found:
-            damaged = None
-        if fault:
-            survived.append(fault.__name__)
+            passed_over = "is damaged, passing over it" in output
+            assert damaged or not passed_over, output
+            assert int(found[1]) == there[-2 if passed_over else -1], (output, there)
+            damaged = False
+        elif there:
+            assert process.exitcode < 0, output  # it was killed before it came so far
+        if fault.number == signal.SIGKILL:
+            assert process.exitcode in (0, -signal.SIGKILL), output
+        elif fault.number:
+            assert process.exitcode in (0, 75), output
+        if fault.number and process.exitcode:
+            happened.append(fault.name)
     assert process.exitcode == 0, output
-    return survived
+    return happened
 
 
 def main():
@@ -248,24 +265,24 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     rng = random.Random(options.seed)
-    os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
+    os.environ.setdefault("JAX_NUM_CPU_DEVICES", "1")
     os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(root / "cache")
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(root / "cache"))
         faults = []
         for i in range(options.moments):
             faults.append(SIGNALS[i % len(SIGNALS)])
             if i % 3 == 2:
-                faults.append(DAMAGES[i // 3 % len(DAMAGES)])
-        epochs = 3 * options.moments
+                faults.append(list(DAMAGES)[i // 3 % len(DAMAGES)])
+        epochs = 2 * options.moments
         first = start(training(root / "data", root / "straight", epochs), root / "straight.log")
         first.join()
         assert first.exitcode == 0, (root / "straight.log").read_text()
-        survived = torment(root / "data", root / "tormented", epochs, faults, rng)
+        happened = torment(root / "data", root / "tormented", epochs, faults, rng)
         assert_same(root / "tormented", root / "straight")
-    tried = Counter(survived)
+    tried = Counter(happened)
     print("| fault | times tried | survived |\n| --- | --- | --- |")
     for name, count in tried.items():
         print(f"| {name} | {count} | {count} |")

@@ -1,30 +1,30 @@
 """The quick form of the harness, and the faults that need a stage of their own."""
 
 import json
-import os
 import random
 import signal
 import subprocess
 import sys
 import time
 
-import pytest
 from commands import ROOT, fails, run, train_arguments
 
+from deep_emotion_jax import stopping
 from tests.faults import harness
 
 
 def test_cut_and_damaged_it_ends_with_the_same_bits(prepared, tmp_path):
-    epochs = 12
+    epochs = 8
     log = tmp_path / "straight.log"
     straight = harness.start(harness.training(prepared, tmp_path / "straight", epochs), log)
     straight.join()
     assert straight.exitcode == 0, log.read_text()
-
-    faults = [harness.kill_in_epoch, harness.kill_in_checkpoint, harness.flip, harness.terminate]
-    faults += [harness.truncate, harness.half_line]
-    survived = harness.torment(prepared, tmp_path / "cut", epochs, faults, random.Random(1))
-    assert {"kill_in_epoch", "kill_in_checkpoint", "terminate"} <= set(survived)
+    faults = [
+        *(harness.KILL_IN_EPOCH, harness.flip, harness.half_line),
+        *(harness.KILL_IN_WRITE, harness.truncate, harness.TERMINATE),
+    ]
+    happened = harness.torment(prepared, tmp_path / "cut", epochs, faults, random.Random(1))
+    assert {fault.name for fault in faults if isinstance(fault, harness.Fault)} <= set(happened)
     harness.assert_same(tmp_path / "cut", tmp_path / "straight")
 
 
@@ -52,21 +52,28 @@ def test_sigterm_saves_and_a_second_run_is_refused_meanwhile(prepared, tmp_path)
     fails(*arguments, "--config.seed=1", words=("config.seed: 0 there, 1 here", "accept_changes"))
 
 
+class Slow:
+    """A result that is ready after so many looks."""
+
+    def __init__(self, looks):
+        self.looks = looks
+
+    def is_ready(self):
+        self.looks -= 1
+        return self.looks < 0
+
+
+def test_a_long_epoch_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(stopping, "SECONDS_TO_STOP", 0.05)
+    assert stopping.ready_or_stopped(Slow(50), [])
+    assert stopping.ready_or_stopped(Slow(0), ["SIGTERM"])
+    assert not stopping.ready_or_stopped(Slow(10**9), ["SIGTERM"])
+
+
 def test_a_killed_preparation_is_redone_once_by_two_at_once(prepared, tmp_path):
     harness.prepare_killed(tmp_path, random.Random(0))
     for path in prepared.rglob("*.array_record*"):
         assert (tmp_path / path.relative_to(prepared)).read_bytes() == path.read_bytes()
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
-    if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("only root may mount a small tmpfs")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_a_full_disk_is_one_message_and_goes_on_with_room(prepared, finished, small_disk):

@@ -1,0 +1,1 @@
+"""Your own pictures: a folder with one subfolder per class."""

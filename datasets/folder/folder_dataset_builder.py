@@ -1,0 +1,201 @@
+"""A folder with one subfolder of pictures per class, as a TFDS dataset."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+from tqdm.auto import tqdm
+
+from datasets import common
+from deep_emotion_jax.errors import UserError
+from deep_emotion_jax.media import PICTURE_SUFFIXES, read_picture
+from deep_emotion_jax.protocols import hash_order
+
+SPLITS = ("train", "validation", "test")
+SHARE = 0.15  # of every class, for validation and for the test
+INSTRUCTIONS = """\
+Give as manual_dir a folder with one subfolder of pictures per class (happy/*.jpg, sad/*.jpg, ...),
+or with subfolders train, validation and test that hold such subfolders.
+"""
+Files = dict[str, dict[str, Path]]
+"""Split -> key, the path below the folder -> file, in order."""
+
+
+@dataclasses.dataclass
+class FolderConfig(tfds.core.BuilderConfig):
+    """What a folder holds. Its name changes with its files, so what is prepared is never stale."""
+
+    labels: tuple[str, ...] = ()
+
+
+class Builder(tfds.core.GeneratorBasedBuilder):
+    """Pictures in subfolders, 48 x 48 grey; made for one folder: `Builder(config=read_config(P))`.
+
+    Features: `image` uint8 (48, 48, 1) in [0, 255]; `label`, the subfolder; `key`, the path below
+    the folder, `happy/a.jpg`; `subject` and `sequence`, "": a folder does not tell.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First release."}
+    MANUAL_DOWNLOAD_INSTRUCTIONS = INSTRUCTIONS
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self.dataset_info_from_configs(
+            features=common.face_features(self.builder_config.labels),
+            supervised_keys=("image", "label"),
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+        path = common.manual_path(dl_manager, INSTRUCTIONS)
+        divided = divide(find_pictures(path), path)
+        return {
+            split: self._generate_examples(path, split, files)
+            for split, files in divided.items()
+            if files
+        }
+
+    def _generate_examples(
+        self, root: Path, split: str, files: dict[str, Path]
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        unreadable, missing = 0, set(self.builder_config.labels)
+        for key, path in tqdm(
+            files.items(),
+            desc=f"Reading {split}",
+            unit=" images",
+            leave=False,
+            disable=None,  # No bar in a log file.
+        ):
+            try:
+                face = common.face_image(read_picture(path))
+            except UserError as error:
+                logging.warning("skipped: %s", error)
+                unreadable += 1
+                continue
+            label = _label(key)
+            missing.discard(label)
+            yield (
+                key,
+                {
+                    "image": common.encode_png(face),
+                    "label": label,
+                    "key": key,
+                    "subject": "",
+                    "sequence": "",
+                },
+            )
+        if unreadable:
+            logging.warning(
+                "%d of %d %s images in %s cannot be read", unreadable, len(files), split, root
+            )
+        if unreadable == len(files) or (split == "train" and missing):
+            raise UserError(
+                f"{root}: no {split} image of {', '.join(sorted(missing))} can be read; replace "
+                "the images named above"
+            )
+
+
+def read_config(root: Path | None) -> FolderConfig:
+    """The config for a folder: its classes, and a name that stands for the files as they are.
+
+    Raises:
+      UserError: the folder is not given, or is not laid out as `INSTRUCTIONS` say.
+    """
+    if root is None:
+        raise UserError(f"no manual_dir was given.\n{INSTRUCTIONS}")
+    divided = divide(find_pictures(root), root)
+    digest = hashlib.sha256()
+    for files in divided.values():
+        for key, path in files.items():
+            status = path.stat()
+            digest.update(f"{key}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    labels = sorted({_label(key) for files in divided.values() for key in files})
+    return FolderConfig(name=digest.hexdigest()[:16], labels=tuple(labels))
+
+
+def find_pictures(root: Path) -> Files:
+    """Finds the pictures of a folder, by the splits it is divided into, or all as "".
+
+    Raises:
+      UserError: there is no folder, there are no class folders, or one of them has no picture.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root} is not a folder.\n{INSTRUCTIONS}")
+    names = {folder.name for folder in _folders(root)}
+    splits = [name for name in SPLITS if name in names] if "train" in names else [""]
+    if splits != [""] and (other := sorted(names - set(SPLITS))):
+        raise UserError(
+            f"{root} has the folder train, but also {other[0]!r}, which is none of {SPLITS}; put "
+            "classes into train, validation and test, or have no folder of these names"
+        )
+    found: Files = {}
+    for split in splits:
+        found[split] = {}
+        for folder in _folders(root / split):
+            pictures = [
+                path
+                for path in sorted(folder.rglob("*"))
+                if path.suffix.lower() in PICTURE_SUFFIXES
+                and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+                and path.is_file()
+            ]
+            if not pictures:
+                raise UserError(
+                    f"the class folder {folder} holds no picture ({', '.join(PICTURE_SUFFIXES)}); "
+                    "fill it or remove it"
+                )
+            found[split] |= {
+                f"{folder.name}/{p.relative_to(folder).as_posix()}": p for p in pictures
+            }
+        if len({_label(key) for key in found[split]}) < 2 and split in ("", "train"):
+            raise UserError(f"{root / split} has fewer than two class folders.\n{INSTRUCTIONS}")
+    return found
+
+
+def divide(found: Files, root: Path) -> Files:
+    """Divides pictures into train, validation and test by a hash of their keys, class by class.
+
+    A division that the folder has is kept; only a missing validation split is taken from train.
+
+    Raises:
+      UserError: a class is too small, or has no picture to train on.
+    """
+    whole = found.get("", found.get("train", {}))
+    labels = {_label(key) for key in whole}
+    for split, files in found.items():
+        if unknown := sorted({_label(key) for key in files} - labels):
+            raise UserError(f"{root}: class {unknown[0]!r} is in {split}, but not in train")
+    if "validation" in found:
+        return {split: found[split] for split in SPLITS if split in found}
+    parts: dict[str, list[str]] = {split: [] for split in SPLITS}
+    for label in sorted(labels):
+        keys = [key for key in whole if _label(key) == label]
+        if len(keys) < 2:
+            raise UserError(
+                f"{root}: class {label!r} has one picture; it takes two, one to train on and one "
+                "to validate on"
+            )
+        order = hash_order(keys, 0)
+        validated = max(1, round(SHARE * len(keys)))
+        tested = round(SHARE * len(keys)) if "" in found else 0
+        tested = min(tested, len(keys) - validated - 1)
+        for split, index in zip(
+            ("validation", "test", "train"),
+            np.split(order, [validated, validated + tested]),
+            strict=True,
+        ):
+            parts[split] += [keys[i] for i in index]
+    divided = {split: {key: whole[key] for key in sorted(keys)} for split, keys in parts.items()}
+    return divided | ({"test": found["test"]} if "test" in found else {})
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith((".", "__")))
+
+
+def _label(key: str) -> str:
+    return key.split("/")[0]

@@ -1,0 +1,34 @@
+"""Coverage-guided fuzzing of one target with atheris, which looks for inputs that reach new code.
+
+    pip install atheris                                    # wheels for Python 3.11 to 3.13
+    python -m tests.fuzz.coverage_guided "zip archive" -runs=100000
+
+What follows the target's name goes to libFuzzer. A defect ends the run with its traceback.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["datasets", "deep_emotion_jax"]):
+    from .targets import TARGETS, check, valid
+
+
+def main() -> None:
+    """Fuzzes until libFuzzer has done its runs."""
+    name, *options = sys.argv[1:]
+    with tempfile.TemporaryDirectory() as corpus, tempfile.TemporaryDirectory() as folder:
+        for i, seed in enumerate(valid(name)):
+            (Path(corpus) / str(i)).write_bytes(seed)
+
+        def one(data: bytes) -> None:
+            check(TARGETS[name].lay(Path(folder), data), Path(folder))
+
+        atheris.Setup([sys.argv[0], *options, corpus], one)
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

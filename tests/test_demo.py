@@ -1,0 +1,191 @@
+"""The web page as a visitor's browser sees it, served by the command."""
+
+import json
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import skimage.data
+from commands import ROOT, fails
+from PIL import Image
+
+pytest.importorskip("gradio", reason="the demo's extra is not installed")
+httpx = pytest.importorskip("httpx")
+
+BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+SECONDS = 120
+
+
+@pytest.fixture(scope="module")
+def server():
+    """The page's address, and the folder its uploads go to."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "deep_emotion_jax", "demo", f"--port={port}"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        line = process.stdout.readline()
+        assert f"http://127.0.0.1:{port}" in line
+        url = f"http://127.0.0.1:{port}"
+        sample = re.search(r'gradio_api/file=([^"]+?)/[0-9a-f]+/astronaut.png', httpx.get(url).text)
+        folder = Path(sample[1])
+        assert folder.is_dir()
+        yield url, folder
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        assert not folder.exists()
+    finally:
+        process.kill()
+        process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not (BROWSER and DRIVER):
+        pytest.skip("no browser: needs chromium and chromedriver (chromium-driver) on the path")
+    webdriver = pytest.importorskip("selenium.webdriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        for flag in (
+            *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run"),
+            *("disable-background-networking", "disable-component-update", "disable-sync"),
+            *(f"user-data-dir={profile}", "window-size=1280,1400"),
+        ):
+            options.add_argument(f"--{flag}")
+        driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+        yield driver
+        driver.quit()
+
+
+def wait(browser, condition):
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    return WebDriverWait(browser, SECONDS).until(condition)
+
+
+def heading(browser):
+    return [found.text for found in browser.find_elements("css selector", "h2.output-class")]
+
+
+def loaded_images(browser):
+    """Natural widths of the images of the panel with each label."""
+    return browser.execute_script(
+        """
+        const found = {};
+        for (const label of document.querySelectorAll('[data-testid="block-label"]')) {
+            const image = label.closest('.block').querySelector('img');
+            if (image && image.complete) found[label.innerText.trim()] = image.naturalWidth;
+        }
+        return found;
+        """
+    )
+
+
+def test_a_visitor_uploads_a_picture(server, browser, tmp_path):
+    url, _ = server
+    path = tmp_path / "astronaut.png"
+    Image.fromarray(skimage.data.astronaut()).save(path)
+    browser.get(url)
+    wait(browser, lambda b: b.find_elements("css selector", "input[type=file]"))[0].send_keys(
+        str(path)
+    )
+    wait(browser, lambda b: heading(b) == ["happy"])
+    panels = ("What the answer hangs on", "Where the sampler attends", "Faces found")
+    wait(browser, lambda b: all(loaded_images(b).get(name) for name in panels))
+    widths = loaded_images(browser)
+    assert [widths[name] for name in panels] == [320, 320, 512]
+    text = browser.find_element("tag name", "body").text
+    assert "An expression is not a feeling" in text
+    for name in ("angry", "disgust", "fear", "neutral", "sad", "surprise", "fer2013-paper"):
+        assert name in text or name in browser.page_source
+    browser.save_screenshot(str(tmp_path / "page.png"))
+
+    hosts = set()
+    for entry in browser.get_log("performance"):
+        message = json.loads(entry["message"])["message"]
+        if message["method"] == "Network.requestWillBeSent":
+            address = urlsplit(message["params"]["request"]["url"])
+            if address.scheme in ("http", "https", "ws", "wss"):
+                hosts.add(address.netloc)
+    assert hosts == {urlsplit(url).netloc}
+
+
+def test_a_picture_without_a_face(server, browser):
+    url, _ = server
+    browser.get(url)
+    cat = wait(browser, lambda b: b.find_elements("css selector", ".gallery-item"))[1]
+    cat.click()
+    wait(browser, lambda b: "No face found" in b.find_element("tag name", "body").text)
+    assert heading(browser) == []
+
+
+def analyse(url, data, name="picture.png"):
+    """What the page's function answers to an uploaded file, as the stream's events and data."""
+    files = {"files": (name, data)}
+    (path,) = httpx.post(f"{url}/gradio_api/upload", files=files).raise_for_status().json()
+    call = f"{url}/gradio_api/call/analyse"
+    given = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    event = httpx.post(call, json={"data": [given, "fer2013-paper"]}).raise_for_status().json()
+    answer = httpx.get(f"{call}/{event['event_id']}", timeout=SECONDS).text
+    return re.findall(r"event: (\w+)\ndata: (.*)", answer)[-1]
+
+
+def test_a_file_that_is_no_picture_gets_an_error_and_the_page_lives_on(server):
+    url, _ = server
+    assert analyse(url, b"no picture")[0] == "error"
+    assert analyse(url, b"GIF89a" + bytes(20), "broken.gif")[0] == "error"
+    event, data = analyse(url, (Path(skimage.data_dir) / "astronaut.png").read_bytes())
+    assert event == "complete"
+    assert json.loads(data)[2]["label"] == "happy"
+
+
+def test_what_is_too_large_is_refused_unread(server):
+    url, folder = server
+    before = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    large = bytes(11 * 1024**2)
+    refused = httpx.post(f"{url}/gradio_api/upload", files={"files": ("a.png", large)})
+    assert refused.status_code == 413
+    assert "10 MB" in refused.text
+    assert httpx.post(f"{url}/gradio_api/call/analyse", content=large).status_code == 413
+    unstated = httpx.post(f"{url}/gradio_api/upload", content=iter([b"x"]))
+    assert unstated.status_code == 411
+    after = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    assert after == before
+
+
+def test_other_files_of_the_server_are_not_served(server):
+    url, _ = server
+    for path in (ROOT / "pyproject.toml", "/etc/hostname"):
+        assert httpx.get(f"{url}/gradio_api/file={path}").status_code == 403
+        call = f"{url}/gradio_api/call/analyse"
+        given = {"path": str(path), "meta": {"_type": "gradio.FileData"}}
+        event = httpx.post(call, json={"data": [given, "fer2013-paper"]}).json()["event_id"]
+        assert "event: error" in httpx.get(f"{call}/{event}", timeout=SECONDS).text
+
+
+def test_the_page_may_talk_to_its_server_alone(server):
+    policy = httpx.get(server[0]).headers["content-security-policy"]
+    assert policy.startswith("default-src 'self'")
+    assert "http" not in policy
+
+
+def test_mistakes_are_one_message(server, tmp_path):
+    port = urlsplit(server[0]).port
+    command = ("-m", "deep_emotion_jax", "demo")
+    fails(*command, f"--port={port}", words=(port, "cannot listen"))
+    fails(*command, "--port=0", words=("port 0",))
+    fails(*command, f"--model={tmp_path / 'none.safetensors'}", words=("none.safetensors",))

@@ -1,0 +1,106 @@
+"""The wheel holds the package and nothing else, and works; the pins of CI fit the requirements."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import pytest
+import setuptools
+from commands import ROOT
+from packaging.requirements import Requirement
+from PIL import Image
+
+FOLDERS = ("deep_emotion_jax", "datasets", "configs", "tests", "benchmarks")
+FILES = ("pyproject.toml", "README.md", "LICENSE", "requirements.txt", "main.py", "eval.py")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """A wheel built from a copy of the repository, without pip and network."""
+    if int(setuptools.__version__.split(".")[0]) < 77:
+        pytest.skip("needs setuptools 77: pip install -r requirements-dev.txt")
+    copy, out = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("wheel")
+    for folder in FOLDERS:
+        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in FILES:
+        shutil.copy(ROOT / file, copy)
+    build = f"from setuptools import build_meta; print(build_meta.build_wheel({str(out)!r}))"
+    done = subprocess.run(
+        [sys.executable, "-c", build], cwd=copy, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return out / done.stdout.splitlines()[-1]
+
+
+def test_contents_of_the_wheel(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
+        text = archive.read(metadata).decode()
+    # Other people have a top-level `datasets`, `configs` and `tests` as well.
+    tops = {name.split("/")[0] for name in names}
+    assert tops == {"deep_emotion_jax", metadata.split("/")[0]}
+    ours = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "deep_emotion_jax").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert {name for name in names if name.startswith("deep_emotion_jax/")} == ours
+    assert any(name.endswith(".safetensors") for name in ours)
+    assert "deep_emotion_jax/py.typed" in ours
+    assert "License-Expression: Apache-2.0" in text
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    required = {line.split(": ")[1] for line in text.splitlines() if line.startswith("Requires-Di")}
+    for line in (ROOT / "requirements.txt").read_text().split():
+        assert any(Requirement(line) == Requirement(other) for other in required)
+
+
+def test_the_wheel_names_an_expression_without_the_repository(wheel, tmp_path):
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    Image.new("L", (48, 48), 90).save(tmp_path / "face.png")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "deep_emotion_jax",
+            "predict",
+            "face.png",
+            "--detector=none",
+            "--json",
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["faces"]) == 1
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_pins_fit_the_requirements(python, platform):
+    """Each requirement is pinned, on every Python and system, within its range."""
+    environment = {
+        "python_version": python,
+        "python_full_version": f"{python}.0",
+        "sys_platform": platform,
+    }
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [Requirement(line) for line in lines if not line.strip().startswith("#")]
+    chosen = {
+        pin.name.lower(): str(pin.specifier).removeprefix("==")
+        for pin in pins
+        if pin.marker is None or pin.marker.evaluate(environment)
+    }
+    for file in ("requirements.txt", "requirements-dev.txt"):
+        for line in (ROOT / file).read_text().splitlines():
+            if not line.startswith("-r"):
+                wanted = Requirement(line)
+                name = wanted.name.lower().replace("_", "-")
+                assert wanted.specifier.contains(chosen[name]), line
