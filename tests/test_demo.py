@@ -12,10 +12,8 @@ from urllib.parse import urlsplit
 import pytest
 import skimage.data
 from browser import chromium, hosts_asked
-from commands import ROOT, fails
+from commands import ROOT, fails_here
 from PIL import Image
-
-from deep_emotion_jax.__main__ import main
 
 pytest.importorskip("gradio", reason="the demo's extra is not installed")
 httpx = pytest.importorskip("httpx")
@@ -162,17 +160,13 @@ def test_the_page_may_talk_to_its_server_alone(server):
 
 
 def test_mistakes_are_one_message(server, tmp_path, monkeypatch, capsys):
-    command = ("-m", "deep_emotion_jax", "demo")
-    fails(*command, "--port=0", words=("port 0",))
-    fails(*command, f"--model={tmp_path / 'none.safetensors'}", words=("none.safetensors",))
-    # In this process, which has imported Gradio already.
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # the command sets it: put back afterwards
-    before = signal.getsignal(signal.SIGTERM)
     port = urlsplit(server[0]).port
+    before = signal.getsignal(signal.SIGTERM)
     try:
-        assert main(["demo", f"--port={port}"]) == 2
+        fails_here(capsys, "demo", f"--port={port}", words=(port, "cannot listen"))
     finally:
         signal.signal(signal.SIGTERM, before)
-    message = capsys.readouterr().err
-    assert message.startswith("error: cannot listen")
-    assert str(port) in message
+    fails_here(capsys, "demo", "--port=0", words=("port 0",))
+    none = tmp_path / "none.safetensors"
+    fails_here(capsys, "demo", f"--model={none}", words=(none,))

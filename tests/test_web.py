@@ -1,7 +1,6 @@
 """The static page in a visitor's browser gives the numbers of the Python package."""
 
 import shutil
-import sys
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import skimage.data
 from browser import chromium, hosts_asked
-from commands import fails, run
+from commands import fails_here, run
 from PIL import Image
 
 from deep_emotion_jax import Predictor
@@ -20,7 +19,6 @@ from deep_emotion_jax.faces import Box, whole_picture
 
 for name in ("onnx", "onnxruntime"):
     pytest.importorskip(name, reason="the export extra is not installed")
-COMMAND = ("-m", "deep_emotion_jax", "export")
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +33,7 @@ def page(browser, tmp_path_factory):
     if not shutil.which("npm"):
         pytest.skip("no npm, which fetches ONNX Runtime for the page")
     folder = tmp_path_factory.mktemp("page")
-    done = run(*COMMAND, "--web", folder)
+    done = run("-m", "deep_emotion_jax", "export", "--web", folder)
     if "npm cannot fetch" in done.stderr:
         pytest.skip(done.stderr)
     assert done.returncode == 0, done.stderr
@@ -123,6 +121,6 @@ def test_a_file_that_is_no_picture_is_one_message(page, browser, tmp_path):
     assert not browser.find_element("id", "answer").is_displayed()
 
 
-def test_without_npm_the_message_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
-    fails(*COMMAND, "--web", tmp_path / "page", words=("npm", "Node.js"))
+def test_without_npm_the_message_says_what_to_install(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PATH", "")
+    fails_here(capsys, "export", "--web", tmp_path / "page", words=("npm", "Node.js"))
