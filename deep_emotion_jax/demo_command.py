@@ -37,6 +37,14 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.port is not None and not 1 <= arguments.port <= 65535:
         raise UserError(f"port {arguments.port} does not exist; choose one from 1 to 65535")
     with tempfile.TemporaryDirectory(prefix="deep-emotion-demo-") as folder:
+        from deep_emotion_jax.faces import LbpDetector
+        from deep_emotion_jax.predict import Predictor
+        from deep_emotion_jax.pretrained import pretrained_names
+
+        # Before Gradio, whose import takes long.
+        detector = LbpDetector()
+        names = [*pretrained_names(), *arguments.model]
+        predictors = {name: Predictor.from_pretrained(name, detector) for name in names}
         os.environ["GRADIO_TEMP_DIR"] = folder
         try:
             from deep_emotion_jax import demo
@@ -46,13 +54,6 @@ def run(arguments: argparse.Namespace) -> int:
             raise UserError(
                 "the demo needs Gradio: pip install 'deep-emotion-jax[demo]'"
             ) from error
-        from deep_emotion_jax.faces import LbpDetector
-        from deep_emotion_jax.predict import Predictor
-        from deep_emotion_jax.pretrained import pretrained_names
-
-        detector = LbpDetector()
-        names = [*pretrained_names(), *arguments.model]
-        predictors = {name: Predictor.from_pretrained(name, detector) for name in names}
         if arguments.host not in ("127.0.0.1", "::1", "localhost"):
             print(
                 f"warning: other computers can reach the page at {arguments.host}, and pictures "

@@ -17,7 +17,6 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.ndimage
 
 LogitsFn = Callable[[Any, jax.Array], jax.Array]
 
@@ -115,6 +114,8 @@ def blurred(images: np.ndarray, sigma: float = 2.0) -> np.ndarray:
     Returns:
       The same shape.
     """
+    import scipy.ndimage  # here: it takes long, and naming expressions needs none of it
+
     return scipy.ndimage.gaussian_filter(images, (0, sigma, sigma, 0))
 
 
@@ -141,23 +142,9 @@ def gradient_maps(
     Returns:
       [N, H, W] float32, not negative.
     """
-
-    @jax.jit
-    def run(weights: Any, images: jax.Array, starts: jax.Array, labels: jax.Array) -> jax.Array:
-        def log_probability(points: jax.Array, label: jax.Array) -> jax.Array:
-            return jax.nn.log_softmax(logits_fn(weights, points))[:, label].sum()
-
-        def one(example: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
-            image, start, label = example
-            shares = (jnp.arange(steps) + 0.5) / steps
-            points = start + shares[:, None, None, None] * (image - start)
-            gain = jax.grad(log_probability)(points, label).mean(0) * (image - start)
-            return jnp.maximum(gain.sum(-1), 0)
-
-        return jax.lax.map(one, (images, starts, labels))
-
     images = np.asarray(images, np.float32)
-    return np.asarray(run(weights, images, blurred(images), jnp.asarray(labels)))
+    starts, labels = blurred(images), np.asarray(labels)
+    return np.asarray(_integrated_gradients(logits_fn, weights, images, starts, labels, steps))
 
 
 def average_by_class(
@@ -216,6 +203,30 @@ def pointing_hit(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """
     maxima = maps == np.max(maps, axis=(-2, -1), keepdims=True)
     return (maxima & masks).sum(axis=(-2, -1)) / maxima.sum(axis=(-2, -1))
+
+
+@functools.partial(jax.jit, static_argnames=("logits_fn", "steps"))
+def _integrated_gradients(
+    logits_fn: LogitsFn,
+    weights: Any,
+    images: jax.Array,
+    starts: jax.Array,
+    labels: jax.Array,
+    steps: int,
+) -> jax.Array:
+    """`gradient_maps` from images `starts`."""
+
+    def log_probability(points: jax.Array, label: jax.Array) -> jax.Array:
+        return jax.nn.log_softmax(logits_fn(weights, points))[:, label].sum()
+
+    def one(example: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        image, start, label = example
+        shares = (jnp.arange(steps) + 0.5) / steps
+        points = start + shares[:, None, None, None] * (image - start)
+        gain = jax.grad(log_probability)(points, label).mean(0) * (image - start)
+        return jnp.maximum(gain.sum(-1), 0)
+
+    return jax.lax.map(one, (images, starts, labels))
 
 
 def _windows(size: int, window: int, stride: int) -> np.ndarray:

@@ -1,8 +1,9 @@
 """The network as an ONNX graph of standard operators, AffineGrid and GridSample among them.
 
-The graph is written out here, one node a layer, because no converter does: jax2onnx (0.17) cannot
-be installed beside Orbax 0.12, and traces the sampler and the pools to 2,000 nodes of index
-arithmetic. `export.to_onnx` runs the result against the network.
+The graph is written out here, one node a layer. The converter that was tried, jax2onnx (0.17), asks
+for an orbax-checkpoint before 0.11.37, older than the one this package needs; installed without
+that, it converts the network to about 2,000 nodes and no GridSample. `export.to_onnx` runs the
+result against the network.
 """
 
 from collections.abc import Sequence

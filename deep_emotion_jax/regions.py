@@ -1,5 +1,6 @@
 """The paper's region figure of a trained network, and its maps scored against the truth."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.ndimage
 import scipy.stats
+from flax import nnx
 
 from deep_emotion_jax import report
 from deep_emotion_jax.data import Split
 from deep_emotion_jax.explain import (
+    LogitsFn,
     average_by_class,
     blurred,
     gradient_maps,
@@ -28,11 +31,13 @@ METHODS = (
     "label flips, black squares",
     "probability drop",
     "gradient",
+    "detail",
     "edges",
     "random",
 )
-"""The first three hide 8 x 8 squares, under blur or, as the paper does, in black. The last two are
-baselines that have not seen the network."""
+"""The first three hide 8 x 8 squares, under blur or, as the paper does, in black. The last three
+are baselines that have not seen the network; the gradients begin with the first of them, which is
+the face less its blurred form."""
 
 
 def correct_faces(model: DeepEmotion, faces: Split, num_classes: int) -> np.ndarray:
@@ -53,11 +58,10 @@ def importance(model: DeepEmotion, faces: Split, method: str) -> np.ndarray:
         return np.random.default_rng(0).random(images.shape[:3], np.float32)
     if method == "edges":
         return np.stack([_edges(image[..., 0]) for image in images])
-    weights = split_model(model)
-
-    def logits(weights: Any, images: jax.Array) -> jax.Array:
-        return assemble(model, *weights)(images)
-
+    if method == "detail":
+        return np.abs(images - blurred(images))[..., 0]
+    graph, weights = nnx.split(model)
+    logits = _logits_fn(graph)
     if method == "gradient":
         return gradient_maps(logits, weights, images, faces.labels)
     return occlusion_maps(
@@ -68,6 +72,16 @@ def importance(model: DeepEmotion, faces: Split, method: str) -> np.ndarray:
         fill=0.0 if "black" in method else blurred(images),
         mode="flip" if "flips" in method else "drop",
     )
+
+
+@functools.cache
+def _logits_fn(graph: nnx.GraphDef[Any]) -> LogitsFn:
+    """One function for all networks of one structure, so that `explain` compiles once for them."""
+
+    def logits(weights: Any, images: jax.Array) -> jax.Array:
+        return nnx.merge(graph, weights)(images)
+
+    return logits
 
 
 def write_regions(
@@ -126,11 +140,12 @@ def truth_scores(model: DeepEmotion, faces: Split, num_classes: int) -> dict[str
       num_classes: K.
 
     Returns:
-      For each method the mean `mass_inside` and `pointing_hit` over the faces whose map is not zero
-      everywhere, their share `mapped`, and `after_shuffling`: the rank correlation with the maps of
-      the same network with shuffled weights, which is near 1 for maps that say nothing about the
-      network (None for label flips: shuffled weights name no face). Under "chance": the number of
-      faces, and the share of the image that shows the expression.
+      For each method the mean `mass_inside` and `pointing_hit` over all these faces, so that
+      methods compare: a map that is zero everywhere finds nothing and counts as 0. Then the
+      share `mapped` of the other maps, and `after_shuffling`: the rank correlation with the maps
+      of the same network with shuffled weights, which is near 1 for maps that say nothing about
+      the network (None for label flips: shuffled weights name no face). Under "chance": the
+      number of faces, and the share of the image that shows the expression.
     """
     assert faces.evidence is not None
     chosen = correct_faces(model, faces, num_classes)
@@ -143,8 +158,8 @@ def truth_scores(model: DeepEmotion, faces: Split, num_classes: int) -> dict[str
         mapped = maps.any((1, 2))
         scores[method] = {
             "mapped": float(mapped.mean()),
-            "mass_inside": float(np.nanmean(mass_inside(maps, evidence))),
-            "pointing_hit": float(pointing_hit(maps, evidence)[mapped].mean()),
+            "mass_inside": float(np.where(mapped, mass_inside(maps, evidence), 0).mean()),
+            "pointing_hit": float(np.where(mapped, pointing_hit(maps, evidence), 0).mean()),
             "after_shuffling": None
             if "flips" in method
             else _similarity(maps, importance(other, shown, method)),

@@ -89,7 +89,7 @@ def confusion_matrix_csv(matrix: np.ndarray, class_names: Sequence[str], path: P
 def curves_png(records: Sequence[Mapping[str, Any]], path: PathLike) -> None:
     """Draws how loss, accuracy and learning rate went over the epochs of a run.
 
-    The best epoch, the first with the highest validation accuracy, is marked.
+    The best epoch, the last with the highest validation accuracy, is marked.
 
     Args:
       records: one per epoch, with `epoch` and any of `train_loss`, `validation_loss`,
@@ -123,7 +123,7 @@ def curves_png(records: Sequence[Mapping[str, Any]], path: PathLike) -> None:
         axes[2].set_ylim(bottom=0)
         axes[2].ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
     if not np.isnan(validation).all():
-        best = int(np.nanargmax(validation))
+        best = int(np.flatnonzero(validation == np.nanmax(validation))[-1])
         for panel in axes:
             panel.axvline(epochs[best], color=_GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
         axes[1].plot(

@@ -1,17 +1,22 @@
 """A headless Chromium for tests of pages."""
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 
 @contextmanager
-def chromium() -> Iterator[Any]:
-    """A Selenium driver of Debian's Chromium; skips the test where something is missing."""
+def chromium(width: int, height: int) -> Iterator[Any]:
+    """A Selenium driver of Debian's Chromium with a window of that size in pixels.
+
+    Skips the test where something is missing.
+    """
     browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not (browser and driver):
         pytest.skip("no browser: needs chromium and chromedriver (chromium-driver) on the path")
@@ -23,7 +28,7 @@ def chromium() -> Iterator[Any]:
         for flag in (
             *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run"),
             *("disable-background-networking", "disable-component-update", "disable-sync"),
-            *(f"user-data-dir={profile}", "window-size=1100,900"),
+            *(f"user-data-dir={profile}", f"window-size={width},{height}"),
         ):
             options.add_argument(f"--{flag}")
         started = webdriver.Chrome(options, webdriver.ChromeService(driver))
@@ -31,3 +36,15 @@ def chromium() -> Iterator[Any]:
             yield started
         finally:
             started.quit()
+
+
+def hosts_asked(driver: Any) -> set[str]:
+    """The hosts and ports that the browser has asked for anything since the last call."""
+    asked = set()
+    for entry in driver.get_log("performance"):
+        message = json.loads(entry["message"])["message"]
+        if message["method"] == "Network.requestWillBeSent":
+            address = urlsplit(message["params"]["request"]["url"])
+            if address.scheme in ("http", "https", "ws", "wss"):
+                asked.add(address.netloc)
+    return asked

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from deep_emotion_jax.__main__ import main
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -36,3 +38,12 @@ def fails(*arguments, words):
     assert "Traceback" not in done.stderr
     for word in words:
         assert str(word) in done.stderr
+
+
+def fails_here(capsys, *arguments, words):
+    """As `fails`, for a command of `python -m deep_emotion_jax`, in this process: no imports."""
+    assert main(list(map(str, arguments))) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    for word in words:
+        assert str(word) in message

@@ -2,24 +2,22 @@
 
 import json
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 import skimage.data
-from commands import ROOT, fails
+from browser import chromium, hosts_asked
+from commands import ROOT, fails_here
 from PIL import Image
 
 pytest.importorskip("gradio", reason="the demo's extra is not installed")
 httpx = pytest.importorskip("httpx")
 
-BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 SECONDS = 120
 
 
@@ -53,22 +51,8 @@ def server():
 
 @pytest.fixture(scope="module")
 def browser():
-    if not (BROWSER and DRIVER):
-        pytest.skip("no browser: needs chromium and chromedriver (chromium-driver) on the path")
-    webdriver = pytest.importorskip("selenium.webdriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        for flag in (
-            *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run"),
-            *("disable-background-networking", "disable-component-update", "disable-sync"),
-            *(f"user-data-dir={profile}", "window-size=1280,1400"),
-        ):
-            options.add_argument(f"--{flag}")
-        driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    with chromium(1280, 1400) as driver:
         yield driver
-        driver.quit()
 
 
 def wait(browser, condition):
@@ -113,15 +97,7 @@ def test_a_visitor_uploads_a_picture(server, browser, tmp_path):
     for name in ("angry", "disgust", "fear", "neutral", "sad", "surprise", "fer2013-paper"):
         assert name in text or name in browser.page_source
     browser.save_screenshot(str(tmp_path / "page.png"))
-
-    hosts = set()
-    for entry in browser.get_log("performance"):
-        message = json.loads(entry["message"])["message"]
-        if message["method"] == "Network.requestWillBeSent":
-            address = urlsplit(message["params"]["request"]["url"])
-            if address.scheme in ("http", "https", "ws", "wss"):
-                hosts.add(address.netloc)
-    assert hosts == {urlsplit(url).netloc}
+    assert hosts_asked(browser) == {urlsplit(url).netloc}
 
 
 def test_a_picture_without_a_face(server, browser):
@@ -183,9 +159,14 @@ def test_the_page_may_talk_to_its_server_alone(server):
     assert "http" not in policy
 
 
-def test_mistakes_are_one_message(server, tmp_path):
+def test_mistakes_are_one_message(server, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # the command sets it: put back afterwards
     port = urlsplit(server[0]).port
-    command = ("-m", "deep_emotion_jax", "demo")
-    fails(*command, f"--port={port}", words=(port, "cannot listen"))
-    fails(*command, "--port=0", words=("port 0",))
-    fails(*command, f"--model={tmp_path / 'none.safetensors'}", words=("none.safetensors",))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        fails_here(capsys, "demo", f"--port={port}", words=(port, "cannot listen"))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    fails_here(capsys, "demo", "--port=0", words=("port 0",))
+    none = tmp_path / "none.safetensors"
+    fails_here(capsys, "demo", f"--model={none}", words=(none,))

@@ -7,11 +7,12 @@ import sys
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from commands import fails, run
+from commands import fails_here
 from flax import nnx
 
 from datasets.synthetic_faces.synthetic_faces_dataset_builder import Builder
 from deep_emotion_jax import load_pretrained
+from deep_emotion_jax.__main__ import main
 from deep_emotion_jax.data import load_split
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.model import DeepEmotion
@@ -58,9 +59,8 @@ def expected(trained, faces):
 def written(tmp_path_factory):
     """The folder that the command wrote to."""
     folder = tmp_path_factory.mktemp("exported")
-    command = ("-m", "deep_emotion_jax", "export")
-    done = run(*command, "--onnx", folder / "fer.onnx", "--stablehlo", folder / "fer.stablehlo")
-    assert done.returncode == 0, done.stderr
+    onnx_file, stablehlo_file = str(folder / "fer.onnx"), str(folder / "fer.stablehlo")
+    assert main(["export", "--onnx", onnx_file, "--stablehlo", stablehlo_file]) == 0
     return folder
 
 
@@ -141,9 +141,8 @@ def test_a_missing_extra_is_one_message(monkeypatch, trained):
         export.to_onnx(trained)
 
 
-def test_mistakes_are_one_message(tmp_path):
-    command = ("-m", "deep_emotion_jax", "export")
-    fails(*command, words=("--onnx FILE",))
+def test_mistakes_are_one_message(tmp_path, capsys):
+    fails_here(capsys, "export", words=("--onnx FILE",))
     nowhere = tmp_path / "nowhere" / "fer.onnx"
-    fails(*command, "--onnx", nowhere, words=("cannot write", nowhere))
-    fails(*command, "--onnx=a", "--model=fer", words=("'fer'", "fer2013-paper"))
+    fails_here(capsys, "export", "--onnx", nowhere, words=("cannot write", nowhere))
+    fails_here(capsys, "export", "--onnx=a", "--model=fer", words=("'fer'", "fer2013-paper"))

@@ -103,10 +103,10 @@ def test_curves_mark_the_best_epoch(tmp_path, figures):
     np.testing.assert_allclose(rate.lines[0].get_ydata(), 0.005)
 
 
-def test_curves_take_the_first_of_equally_good_epochs(tmp_path, figures):
+def test_curves_take_the_last_of_equally_good_epochs(tmp_path, figures):
     records = [{"epoch": e, "validation_accuracy": a} for e, a in [(1, 0.2), (2, 0.4), (3, 0.4)]]
     report.curves_png(records, tmp_path / "curves.png")
-    assert any("at epoch 2" in line.get_label() for line in figures[0].axes[1].lines)
+    assert any("at epoch 3" in line.get_label() for line in figures[0].axes[1].lines)
 
 
 def test_curves_leave_out_what_is_missing(tmp_path, figures):

@@ -1,8 +1,6 @@
 """The static page in a visitor's browser gives the numbers of the Python package."""
 
-import json
 import shutil
-import sys
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -12,8 +10,8 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 import skimage.data
-from browser import chromium
-from commands import fails, run
+from browser import chromium, hosts_asked
+from commands import fails_here, run
 from PIL import Image
 
 from deep_emotion_jax import Predictor
@@ -21,12 +19,11 @@ from deep_emotion_jax.faces import Box, whole_picture
 
 for name in ("onnx", "onnxruntime"):
     pytest.importorskip(name, reason="the export extra is not installed")
-COMMAND = ("-m", "deep_emotion_jax", "export")
 
 
 @pytest.fixture(scope="module")
 def browser():
-    with chromium() as driver:
+    with chromium(1100, 900) as driver:
         yield driver
 
 
@@ -36,7 +33,7 @@ def page(browser, tmp_path_factory):
     if not shutil.which("npm"):
         pytest.skip("no npm, which fetches ONNX Runtime for the page")
     folder = tmp_path_factory.mktemp("page")
-    done = run(*COMMAND, "--web", folder)
+    done = run("-m", "deep_emotion_jax", "export", "--web", folder)
     if "npm cannot fetch" in done.stderr:
         pytest.skip(done.stderr)
     assert done.returncode == 0, done.stderr
@@ -90,14 +87,7 @@ def test_a_visitor_gets_the_prediction_of_the_python_package(page, browser, tmp_
             assert label == "happy"
             assert "An expression is not a feeling" in browser.find_element("tag name", "body").text
             browser.save_screenshot(str(tmp_path / "page.png"))
-    asked = set()
-    for entry in browser.get_log("performance"):
-        message = json.loads(entry["message"])["message"]
-        if message["method"] == "Network.requestWillBeSent":
-            address = urlsplit(message["params"]["request"]["url"])
-            if address.scheme in ("http", "https", "ws", "wss"):
-                asked.add(address.netloc)
-    assert asked == {urlsplit(page).netloc}
+    assert hosts_asked(browser) == {urlsplit(page).netloc}
     assert [e for e in browser.get_log("browser") if e["level"] == "SEVERE"] == []
 
 
@@ -131,6 +121,6 @@ def test_a_file_that_is_no_picture_is_one_message(page, browser, tmp_path):
     assert not browser.find_element("id", "answer").is_displayed()
 
 
-def test_without_npm_the_message_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
-    fails(*COMMAND, "--web", tmp_path / "page", words=("npm", "Node.js"))
+def test_without_npm_the_message_says_what_to_install(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PATH", "")
+    fails_here(capsys, "export", "--web", tmp_path / "page", words=("npm", "Node.js"))

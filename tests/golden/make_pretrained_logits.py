@@ -56,8 +56,11 @@ def logits(image: np.ndarray, w: dict) -> np.ndarray:
     look = convolutions(look, w, "localization.stages.1", 1, 4, 1).ravel()
     look = np.maximum(look @ w["localization.hidden.kernel"] + w["localization.hidden.bias"], 0)
     theta = look @ w["localization.theta.kernel"] + w["localization.theta.bias"]
-    x = convolutions(face, w, "stages.0", 2, 2, 0)
-    x = convolutions(x, w, "stages.1", 2, 2, 0)
+    x = face
+    for stage in sorted({name.split(".")[1] for name in w if name.startswith("stages.")}):
+        count = sum(name.startswith(f"stages.{stage}.") for name in w) // 2
+        # The figure has two stages of valid convolutions; the wide trunk pads its three.
+        x = convolutions(x, w, f"stages.{stage}", count, 2, int("stages.2.convs.0.bias" in w))
     x = sample(x, theta.reshape(2, 3)).ravel()
     return np.maximum(x @ w["fc1.kernel"] + w["fc1.bias"], 0) @ w["fc2.kernel"] + w["fc2.bias"]
 
@@ -67,13 +70,15 @@ def main() -> None:
     from datasets.synthetic_faces.face import draw_example
 
     images = np.stack([draw_example(0, index).image for index in range(FACES)])
-    path = ROOT / "deep_emotion_jax/pretrained/fer2013-paper.safetensors"
-    weights = {name: tensor.astype(np.float64) for name, tensor in load_file(path).items()}
-    answers = [logits(image.reshape(48, 48, 1) / 255, weights) for image in images]
+    answers = {}
+    for path in (ROOT / "deep_emotion_jax/pretrained").glob("*.safetensors"):
+        weights = {name: tensor.astype(np.float64) for name, tensor in load_file(path).items()}
+        found = [logits(image.reshape(48, 48, 1) / 255, weights) for image in images]
+        answers[path.stem] = np.array(found, np.float32)
     np.savez_compressed(
         Path(__file__).with_name("pretrained_logits.npz"),
         images=images.reshape(-1, 48, 48, 1),
-        **{path.stem: np.array(answers, np.float32)},
+        **answers,
     )
 
 
