@@ -235,3 +235,25 @@ def test_processes_with_other_settings_are_refused(as_processes):
 
 def test_one_flag_is_enough(as_processes):
     assert as_processes(2, lambda i: distributed.any_process(i == 1, False)) == [(True, False)] * 2
+
+
+@pytest.mark.parametrize(
+    ("error", "words", "traceback"),
+    [
+        (UserError("no room"), "error: no room", False),
+        (jax.errors.JaxRuntimeError("Gloo: reset"), "another process of this training", False),
+        (KeyError("a defect"), "KeyError: 'a defect'", True),
+    ],
+)
+def test_an_error_of_one_process_ends_it_at_once(monkeypatch, capsys, error, words, traceback):
+    def leave(code):
+        raise SystemExit(code)
+
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **_: None)
+    monkeypatch.setattr(os, "_exit", leave)  # and not in order: that waits for the others
+    monkeypatch.setattr(distributed, "SECONDS_TO_LEAVE", 0)
+    with pytest.raises(SystemExit, match="1"), distributed.joined():
+        raise error
+    errors = capsys.readouterr().err
+    assert words in errors
+    assert ("Traceback" in errors) == traceback
