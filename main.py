@@ -12,6 +12,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 # Two CPU devices on two cores train faster than one device with two threads, and the number must
@@ -23,10 +24,12 @@ import numpy as np
 from absl import app, flags, logging
 from flax import nnx
 from ml_collections import ConfigDict, config_flags
+from tensorflow_datasets.core import DatasetBuilder
 
 from datasets.common import prepare
+from deep_emotion_jax import distributed
 from deep_emotion_jax.augment import Augmentation
-from deep_emotion_jax.data import Split, load_split
+from deep_emotion_jax.data import Split
 from deep_emotion_jax.distill import with_teacher
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.fit import Run, fit
@@ -46,6 +49,9 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Receives everything; default run
 ACCEPT_CHANGES = flags.DEFINE_bool(
     "accept_changes", False, "Go on with a workdir of another config or other data."
 )
+DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "One of several processes that train together; see docs/scaling.md."
+)
 
 
 def load_dataset(config: ConfigDict) -> tuple[dict[str, Split], list[str]]:
@@ -61,12 +67,22 @@ def load_dataset(config: ConfigDict) -> tuple[dict[str, Split], list[str]]:
     if config.dataset_config and config.dataset_config not in known:
         raise UserError(f"config.dataset_config={config.dataset_config!r} is none of {known}")
     manual_dir = Path(os.path.expanduser(config.manual_dir)) if config.manual_dir else None
-    # The classes of a folder are what lies there.
-    own = config.dataset == "folder"
-    settings = module.read_config(manual_dir) if own else config.dataset_config or None
-    builder = module.Builder(data_dir=config.data_dir, config=settings)
-    prepare(builder, manual_dir)
-    splits = {name: load_split(builder.as_data_source(split=name)) for name in builder.info.splits}
+
+    def prepared() -> DatasetBuilder:
+        # The classes of a folder are what lies there.
+        own = config.dataset == "folder"
+        settings = module.read_config(manual_dir) if own else config.dataset_config or None
+        builder = module.Builder(data_dir=config.data_dir, config=settings)
+        prepare(builder, manual_dir)
+        return builder
+
+    # One process prepares; the others then find the dataset, or prepare it on a disk of their own.
+    distributed.in_step(prepared, only_first=True)
+    builder = distributed.in_step(prepared)
+    splits = {
+        name: distributed.read_split(builder.as_data_source(split=name))
+        for name in builder.info.splits
+    }
     return splits, builder.info.features["label"].names
 
 
@@ -88,6 +104,7 @@ def run(
 ) -> None:
     """Trains the folds of the config's protocol, once for each seed, and reports to a folder."""
     check_settings(config)
+    distributed.require_same([config.to_dict(), str(workdir)], "settings")
     print(f"{len(jax.devices())} x {jax.devices()[0].device_kind}; results go to {workdir}")
     splits, class_names = load_dataset(config)
     runs = [
@@ -109,7 +126,9 @@ def run(
         for model in models:
             start_from(model, class_names, load_pretrained(config.init_from))
     about = provenance(config, data, [run.name for run in runs])
-    with claim_workdir(workdir, about, accept_changes=accept_changes):
+    with ExitStack() as stack:
+        claim = claim_workdir(workdir, about, accept_changes=accept_changes)
+        distributed.in_step(lambda: stack.enter_context(claim), only_first=True)
         state, records = fit(
             models,
             make_recipe(config),
@@ -119,7 +138,12 @@ def run(
             seconds_between_checkpoints=config.seconds_between_checkpoints,
             about=about,
         )
-        write_results(models, state, records, data, runs, class_names, config, about, workdir)
+        distributed.in_step(
+            lambda: write_results(
+                models, state, records, data, runs, class_names, config, about, workdir
+            ),
+            only_first=True,
+        )
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -154,7 +178,8 @@ def main(argv: list[str]) -> None:
     del argv
     logging.set_verbosity(logging.WARNING)
     workdir = Path(WORKDIR.value or f"runs/{config_name()}")
-    run(CONFIG.value, workdir, accept_changes=ACCEPT_CHANGES.value)
+    with distributed.joined() if DISTRIBUTED.value else nullcontext():
+        run(CONFIG.value, workdir, accept_changes=ACCEPT_CHANGES.value)
 
 
 def command_line(command: Callable[[], None]) -> None:

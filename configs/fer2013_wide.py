@@ -7,16 +7,20 @@ python main.py --config configs/fer2013_wide.py --config.manual_dir=PATH --workd
 
 from ml_collections import ConfigDict
 
-from configs import fer2013
+from configs import default
 
 
 def get_config() -> ConfigDict:
-    """The recipe of the small network with BatchNorm, more dropout and more augmentation."""
-    config = fer2013.get_config()
+    """Muon with weight decay as for the small network; BatchNorm, dropout, more augmentation."""
+    config = default.get_config()
+    config.dataset = "fer2013"
     config.num_epochs = 40
     config.model.trunk = "wide"
     config.model.batch_norm = True
     config.model.dropout = 0.4
+    config.recipe.optimizer = "muon"
+    config.recipe.learning_rate = 4e-3
+    config.recipe.weight_decay = 0.1
     config.recipe.label_smoothing = 0.1
     config.augmentation.shift = 0.08
     config.augmentation.rotate = 10.0

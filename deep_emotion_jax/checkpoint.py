@@ -11,6 +11,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
+from deep_emotion_jax.distributed import any_process
 from deep_emotion_jax.errors import UserError
 
 Pytree = Any
@@ -21,7 +22,9 @@ class Checkpoints:
 
     Orbax writes to a temporary folder and renames it once complete, so a kill at any moment leaves
     whole checkpoints only. Each holds its SHA-256, so that one that the disk has changed since is
-    not taken for whole. Use as a context manager: leaving it waits for the last write.
+    not taken for whole. Use as a context manager: leaving it waits for the last write. Where many
+    processes train, all make it, save and restore together in one folder that all of them see; a
+    checkpoint of many can be restored by one and the other way round.
 
     Args:
       folder: where they lie; made if absent.
@@ -93,6 +96,7 @@ class Checkpoints:
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         epochs = sorted(self._manager.all_steps(), reverse=True)
         for epoch in epochs:
+            reason = None
             try:
                 found = self._manager.restore(
                     epoch,
@@ -110,7 +114,8 @@ class Checkpoints:
                     epoch,
                     _reason(error),
                 )
-                continue
+            if any_process(reason is not None)[0]:
+                continue  # all go on from the same one
             for damaged in (other for other in epochs if other > epoch):
                 self._manager.delete(damaged)
             return epoch, found.state, notes

@@ -49,17 +49,22 @@ class Split(NamedTuple):
         return digest.hexdigest()
 
 
-def load_split(source: Any) -> Split:
-    """Reads all of a random-access source, such as a TFDS `as_data_source(split=...)`.
+def load_split(source: Any, part: int = 0, parts: int = 1) -> Split:
+    """Reads a random-access source, such as a TFDS `as_data_source(split=...)`, or a part of it.
 
     Args:
       source: `len` and indexing; examples hold `image` uint8 [48, 48, 1], `label`, `key` and, where
         the dataset knows, `subject` and `evidence_mask` uint8 [48, 48, 1].
+      part: which part to read, below `parts`.
+      parts: into how many the source is dealt out, one example to each in turn. All are of one
+        size: where the examples do not suffice, the last place repeats one of the first.
 
     Returns:
       The split, in the source's order.
     """
-    dataset = grain.MapDataset.source(source).map(
+    places = (part + parts * np.arange(math.ceil(len(source) / parts))) % len(source)
+    chosen = grain.MapDataset.range(len(places)).map(lambda i: source[int(places[i])])
+    dataset = chosen.map(
         lambda example: (
             example["image"],
             example["label"],

@@ -7,7 +7,7 @@ that one compiled program trains.
 import json
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,12 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.experimental.multihost_utils import broadcast_one_to_all
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
 from deep_emotion_jax.checkpoint import Checkpoints
 from deep_emotion_jax.data import Split, step_examples
+from deep_emotion_jax.distributed import any_process, is_first
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.protocols import Fold
 from deep_emotion_jax.report import write_json
@@ -82,7 +84,8 @@ def fit(
 
     Writes checkpoints/, metrics.jsonl (one line an epoch and run) and TensorBoard events to the
     folder. Training that was cut and started again gives the same weights, bit for bit, on one
-    machine.
+    machine. All devices of all processes take their share of each batch; every process calls this
+    with the same arguments, and only the first writes metrics.
 
     Args:
       models: new models of one structure; their weights are the start.
@@ -94,7 +97,7 @@ def fit(
       about: where the runs come from; stored in each checkpoint as JSON.
 
     Returns:
-      The final state and the metrics of every epoch and run.
+      The final state, as NumPy arrays, and the metrics of every epoch and run.
 
     Raises:
       UserError: if the loss stops being finite, no checkpoint can be read, or nothing can be
@@ -106,30 +109,35 @@ def fit(
     validation_index, validation_count = _stack([run.fold.validation for run in runs])
     steps = steps_per_epoch(train_index.shape[1], recipe.batch_size)
     optimizer, learning_rate = make_optimizer(recipe, steps)
+    everywhere = jax.NamedSharding(mesh, jax.P())
     epoch_of_runs = for_each_run(make_epoch(models[0], optimizer, recipe, mesh))
     # The state alone is donated: XLA would write results over the indices too, which every epoch
     # reads, where an epoch of one step makes the sizes equal.
     train_epoch = jax.jit(
-        lambda train, own, shared: epoch_of_runs((train, *own), shared), donate_argnums=0
+        lambda train, own, shared: epoch_of_runs((train, *own), shared),
+        donate_argnums=0,
+        out_shardings=everywhere,
     )
-    validate = jax.jit(for_each_run(_make_validation(models[0])))
+    validate = jax.jit(for_each_run(_make_validation(models[0])), out_shardings=everywhere)
 
     starts = [init_state(model, optimizer) for model in models]
     start = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
     nothing = jnp.full(len(runs), -1.0), jnp.zeros(len(runs), jnp.int32)
     state = RunState(start, start.params, start.stats, *nothing)
-    # Copies, because the epoch program takes over the memory of the state it is given.
-    state, train_own, validation_own, shared, soft_labels, roots = jax.device_put(
-        (
-            jax.tree.map(jnp.copy, state),
-            (train_index, train_count),
-            (validation_index, validation_count),
-            (data.images, data.labels),
-            data.soft_labels,
-            jax.vmap(jax.random.key)(np.array([run.seed for run in runs])),
-        ),
-        jax.NamedSharding(mesh, jax.P()),
+    # What a process has computed may differ from another's in its last bits.
+    state, soft_labels = broadcast_one_to_all((state, data.soft_labels))
+    # A program, because `device_put` would compare all of the data between processes. Copies,
+    # because the epoch program takes over the memory of the state it is given.
+    put = jax.jit(lambda *trees: jax.tree.map(jnp.copy, trees), out_shardings=everywhere)
+    state, train_own, validation_own, shared, soft_labels, seeds = put(
+        state,
+        (train_index, train_count),
+        (validation_index, validation_count),
+        (data.images, data.labels),
+        soft_labels,
+        np.array([run.seed for run in runs]),
     )
+    roots = jax.vmap(jax.random.key)(seeds)
 
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         restored = checkpoints.restore_newest(state)
@@ -138,7 +146,9 @@ def fit(
             done, state, notes = restored
             records = notes["records"]
             print(f"resuming after epoch {done} from {workdir / 'checkpoints' / str(done)}")
-        with stop_requests() as requests, _metrics_writer(workdir, records, runs) as write:
+        nobody = nullcontext(lambda lines: None)
+        writer = _metrics_writer(workdir, records, runs) if is_first() else nobody
+        with stop_requests() as requests, writer as write:
             saved, saved_at = done, time.monotonic()
             for epoch in range(done + 1, recipe.num_epochs + 1):
                 began = time.perf_counter()
@@ -148,9 +158,10 @@ def fit(
                 )
                 state, accuracy, loss = validate(
                     (state._replace(train=train_state), *validation_own),
-                    (jnp.int32(epoch), *shared),
+                    (np.int32(epoch), *shared),
                 )
-                if not ready_or_stopped(accuracy, requests):
+                # Of many processes none leaves an epoch that the others may be waiting for it in.
+                if jax.process_count() == 1 and not ready_or_stopped(accuracy, requests):
                     raise Stopped(
                         f"stopped by {requests[0]} within epoch {epoch}; epoch {saved} is saved in "
                         f"{workdir / 'checkpoints'}; the same command goes on"
@@ -170,7 +181,8 @@ def fit(
                     batch = [data.keys[i] for i in chosen]
                     path = workdir / "not_finite.json"
                     where = {"run": runs[run].name, "epoch": epoch, "step": step + 1}
-                    write_json(path, where | {"batch": batch})
+                    if is_first():
+                        write_json(path, where | {"batch": batch})
                     raise UserError(
                         f"the loss of {runs[run].name} is not finite at or after step {step + 1} "
                         f"of epoch {epoch}, whose {len(batch)} images ({', '.join(batch[:3])} ...) "
@@ -197,16 +209,19 @@ def fit(
                     _show_progress(records, recipe.num_epochs, int(train_count.sum()), state)
                 except BrokenPipeError:  # `| head` has gone: a signal to stop, as SIGPIPE is
                     requests.append("a closed output")
-                last, stop = epoch == recipe.num_epochs, bool(requests)
-                if last or stop or time.monotonic() - saved_at > seconds_between_checkpoints:
+                # Processes have clocks and signals of their own, and must do the same.
+                due = time.monotonic() - saved_at > seconds_between_checkpoints
+                due, stop = any_process(due, bool(requests))
+                if due or stop or epoch == recipe.num_epochs:
                     checkpoints.save(epoch, state, {"about": about, "records": records})
                     saved, saved_at = epoch, time.monotonic()
                 if stop:
                     raise Stopped(
-                        f"stopped by {requests[0]}; epoch {epoch} is saved in "
+                        f"stopped by {', '.join(requests) or 'another process'}; epoch {epoch} is "
+                        f"saved in "
                         f"{workdir / 'checkpoints'}; the same command goes on"
                     )
-    return state, records
+    return jax.device_get(state), records
 
 
 def _make_validation(model: nnx.Module) -> Any:
@@ -289,7 +304,8 @@ def _room_needed(workdir: Path) -> Iterator[None]:
 
 
 def _show_progress(records: list[Record], epochs: int, images: int, state: RunState) -> None:
-    count = len(state.best_epoch)
+    best_accuracy, best_epoch = jax.device_get((state.best_accuracy, state.best_epoch))
+    count = len(best_epoch)
     now = records[-count:]
     recent = [record["seconds"] for record in records[::count][-5:]]
     left = float(np.median(recent)) * (epochs - now[0]["epoch"])
@@ -297,11 +313,11 @@ def _show_progress(records: list[Record], epochs: int, images: int, state: RunSt
     def mean(name: str) -> float:
         return float(np.mean([record[name] for record in now]))
 
-    best = f"{np.mean(state.best_accuracy):.2%}"
+    best = f"{np.mean(best_accuracy):.2%}"
     print(
         f"epoch {now[0]['epoch']}/{epochs}  loss {mean('train_loss'):.4f}  "
         f"train {mean('train_accuracy'):.2%}  validation {mean('validation_accuracy'):.2%} "
-        + (f"(best {best} at {state.best_epoch[0]})" if count == 1 else f"(best {best})")
+        + (f"(best {best} at {best_epoch[0]})" if count == 1 else f"(best {best})")
         + (f"  mean of {count} runs" if count > 1 else "")
         + f"  {images / now[0]['seconds']:,.0f} images/s  {left // 60:.0f}:{left % 60:02.0f} left",
         flush=True,

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import accelerator, common
+from benchmarks import accelerator, common, scaling_model
 from deep_emotion_jax import conv
 
 
@@ -105,3 +105,32 @@ def test_cases_that_fail_or_come_too_late_are_said(monkeypatch, tmp_path, capsys
         *(None, None, None, "RESOURCE_EXHAUSTED: 1 TB", "no time left", "no time left")
     ]
     assert "RESOURCE_EXHAUSTED" in capsys.readouterr().out
+
+
+def test_scaling_model_names_the_limit():
+    machine = scaling_model.Machine(
+        rate=1e6,
+        shortest_step=5e-4,
+        memory=80e9,
+        bandwidth=25e9,
+        latency=1e-5,
+        cores=10,
+        decode=5e3,
+    )
+
+    def limit(**changes):
+        changed = {key: changes.pop(key) for key in machine._fields if key in changes}
+        sizes = {"images": 1e6, "devices": 8, "batch": 1024} | changes
+        return scaling_model.costs(machine._replace(**changed), **sizes).limit
+
+    assert scaling_model.all_reduce_seconds(machine, 1) == 0
+    # Two devices, each way half of the gradients or all of them.
+    assert scaling_model.all_reduce_seconds(machine, 2) == 2 * (190_628 / 2 / 25e9 + 1e-5)
+    assert limit() == "step"
+    assert limit(latency=1e-3) == "all_reduce"
+    assert limit(images=2e4, devices=512, batch=65_536) == "validation"
+    assert limit(images=1e9) == "read"  # 2.3 TB: read anew in every epoch
+    assert limit(images=1e9, decode=1e8) == "step"
+    once = scaling_model.costs(machine, 1e6, 1, 128)
+    four = scaling_model.costs(machine, 1e6, 1, 128, runs=4)
+    assert four.step == 1.024 * once.step  # 512 images are as many as the shortest step takes

@@ -55,7 +55,8 @@ def test_a_closed_output_saves_and_another_number_of_devices_goes_on(prepared, f
         stderr=subprocess.PIPE,
         text=True,
     )
-    process.stdout.close()  # as `| head` does
+    process.stdout.readline()
+    process.stdout.close()  # as `| head -1` does
     _, errors = process.communicate(timeout=600)
     assert process.returncode == 75, errors
     assert "stopped by a closed output; epoch 1 is saved" in errors

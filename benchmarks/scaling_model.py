@@ -1,0 +1,155 @@
+"""What limits training at scale: the step, the all-reduce, validation or the reading of images.
+
+    python -m benchmarks.scaling_model
+
+A calculation, not a measurement: of its inputs only the reader's rate is measured, by this script;
+every other one is an assumption, printed with its mark, and an argument. The reader's rate is
+images per second of CPU time, so that other work on the machine does not lower it.
+
+A step takes b / rate on a device that has b images of the batch, and the device's shortest step at
+least. The gradients go round as a ring or up and down a binary tree, whichever is faster.
+Validation runs on every device in full. Images are read once where they fit in the devices' memory;
+where they do not, they would have to be read in every epoch, which this project does not do. The
+reader is measured on generated faces, two PNGs each (face and evidence mask); most datasets have
+one.
+"""
+
+import argparse
+import math
+import tempfile
+import time
+from typing import NamedTuple
+
+from datasets.common import prepare
+from datasets.synthetic_faces import synthetic_faces_dataset_builder as faces
+from deep_emotion_jax.data import load_split
+
+IMAGE_BYTES = 48 * 48
+GRADIENT_BYTES = 4 * 47_657
+VALIDATION = 3_589  # FER-2013's PublicTest
+
+
+class Machine(NamedTuple):
+    """What the calculation knows of the devices; seconds, bytes and images.
+
+    Attributes:
+      rate: images a second that one device trains on.
+      shortest_step: seconds that a step takes however few its images are.
+      memory: bytes of one device.
+      bandwidth: bytes a second of one device's link to the next.
+      latency: seconds of one message on it.
+      cores: of the host for each device.
+      decode: images a second that one core reads.
+    """
+
+    rate: float
+    shortest_step: float
+    memory: float
+    bandwidth: float
+    latency: float
+    cores: float
+    decode: float
+
+
+class Costs(NamedTuple):
+    """Seconds of one epoch by cause; `read` is of the first epoch only where the images fit."""
+
+    step: float
+    all_reduce: float
+    validation: float
+    read: float
+    fits: bool
+
+    @property
+    def limit(self) -> str:
+        """The largest of what every epoch pays."""
+        causes = self._asdict()
+        causes.pop("fits")
+        if self.fits:
+            causes.pop("read")
+        return max(causes, key=causes.__getitem__)
+
+
+def all_reduce_seconds(machine: Machine, devices: int) -> float:
+    """Of one step's gradients: the faster of a ring and of a binary tree."""
+    ring_message = GRADIENT_BYTES / devices / machine.bandwidth + machine.latency
+    tree_message = GRADIENT_BYTES / machine.bandwidth + machine.latency
+    return min(2 * (devices - 1) * ring_message, 2 * math.ceil(math.log2(devices)) * tree_message)
+
+
+def costs(machine: Machine, images: float, devices: int, batch: int, runs: int = 1) -> Costs:
+    """Of an epoch over so many images.
+
+    Args:
+      machine: the devices.
+      images: in the training split.
+      devices: in all.
+      batch: images of a step, on all devices together.
+      runs: seeds or folds that train side by side (`vmap`).
+    """
+    steps = math.ceil(images / batch)
+    share = math.ceil(batch / devices)
+    step = max(machine.shortest_step, runs * share / machine.rate)
+    # The forward pass is a third of a training step.
+    validation = runs * VALIDATION / (3 * machine.rate)
+    read = images / (devices * machine.cores * machine.decode)
+    # While they are put on the device they are there twice.
+    fits = 2 * images * IMAGE_BYTES < machine.memory
+    return Costs(steps * step, steps * all_reduce_seconds(machine, devices), validation, read, fits)
+
+
+def measure_decode(people: int) -> float:
+    """Images per second of CPU time that `load_split` reads of generated faces."""
+    faces.Builder.SUBJECTS = {"train": people, "validation": 1, "test": 1}  # 35 faces of each
+    with tempfile.TemporaryDirectory() as folder:
+        builder = faces.Builder(data_dir=folder)
+        prepare(builder)
+        source = builder.as_data_source(split="train")
+        load_split(source)
+        began = time.process_time()
+        load_split(source)
+        return len(source) / (time.process_time() - began)
+
+
+def print_table(title: str, machine: Machine, batch_of: dict[int, int]) -> None:
+    """One line for each number of images and of devices."""
+    print(f"\n{title}; seconds of an epoch by cause")
+    print("       images devices    batch       step  all-reduce  validation        read  limit")
+    for images in (28_709, 10**6, 10**7, 10**8, 10**9):
+        for devices, batch in batch_of.items():
+            cost = costs(machine, images, devices, batch)
+            note = "" if cost.fits else "; does not fit, not built"
+            print(
+                f"{images:13,} {devices:7} {batch:8,} {cost.step:10.4g} {cost.all_reduce:11.4g} "
+                f"{cost.validation:11.4g} {cost.read:11.4g}  {cost.limit}{note}"
+            )
+
+
+def main() -> None:
+    """Measures the reader, prints the assumptions and two tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name, value, words in (
+        ("rate", 1e6, "images/s a device; 17 TFLOP/s, a quarter of an H100's float32 peak"),
+        ("shortest-step", 5e-4, "s; 28,709 images at batch 128 then take 0.11 s"),
+        ("memory", 80e9, "bytes a device"),
+        ("bandwidth", 25e9, "bytes/s a device; a 200 Gbit/s link"),
+        ("latency", 1e-5, "s a message"),
+        ("cores", 12, "of the host for each device"),
+    ):
+        parser.add_argument(f"--{name}", type=float, default=value, help=words)
+    parser.add_argument(
+        "--people", type=int, default=100, help="generated for the reader, 35 faces"
+    )
+    arguments = vars(parser.parse_args())
+    machine = Machine(decode=measure_decode(arguments.pop("people")), **arguments)
+    for name, number in machine._asdict().items():
+        print(f"{name:14} {number:14,.6g}  {'measured' if name == 'decode' else 'assumed'}")
+    devices = (1, 8, 64, 512)
+    print_table("The paper's batch, 128 in all", machine, dict.fromkeys(devices, 128))
+    print_table("128 images a device", machine, {count: 128 * count for count in devices})
+
+
+if __name__ == "__main__":
+    main()
