@@ -141,19 +141,11 @@ def truth_scores(model: DeepEmotion, faces: Split, num_classes: int) -> dict[str
 
     Returns:
       For each method the mean `mass_inside` and `pointing_hit` over all these faces, so that
-<<<<<<< HEAD
-      methods compare: a map that is zero everywhere finds nothing and counts as 0. Then the share
-      `mapped` of the other maps, and `after_shuffling`: the rank correlation with the maps of the
-      same network with shuffled weights, which is near 1 for maps that say nothing about the
-      network (None for label flips: shuffled weights name no face). Under "chance": the number of
-      faces, and the share of the image that shows the expression.
-=======
       methods compare: a map that is zero everywhere finds nothing and counts as 0. Then the
       share `mapped` of the other maps, and `after_shuffling`: the rank correlation with the maps
       of the same network with shuffled weights, which is near 1 for maps that say nothing about
       the network (None for label flips: shuffled weights name no face). Under "chance": the
       number of faces, and the share of the image that shows the expression.
->>>>>>> main
     """
     assert faces.evidence is not None
     chosen = correct_faces(model, faces, num_classes)

@@ -41,11 +41,7 @@ def fails(*arguments, words):
 
 
 def fails_here(capsys, *arguments, words):
-<<<<<<< HEAD
-    """As `fails`, for `python -m deep_emotion_jax ARGUMENTS`, in this process: no new imports."""
-=======
     """As `fails`, for a command of `python -m deep_emotion_jax`, in this process: no imports."""
->>>>>>> main
     assert main(list(map(str, arguments))) == 2
     message = capsys.readouterr().err
     assert message.startswith("error: ")
