@@ -25,14 +25,14 @@ from absl import app
 from deep_emotion_jax import fit
 
 name, epoch, *arguments = sys.argv[1:]
-show = fit._show_progress
+show = fit.show_progress
 
 def signal_after(records, *rest):
     show(records, *rest)
     if records[-1]["epoch"] == int(epoch):
         os.kill(os.getpid(), getattr(signal, name))
 
-fit._show_progress = signal_after
+fit.show_progress = signal_after
 sys.argv = arguments
 main.command_line(lambda: app.run(main.main, flags_parser=main.parse_flags))
 """
