@@ -65,8 +65,10 @@ def test_a_closed_output_saves_and_another_number_of_devices_goes_on(prepared, f
     assert again.returncode == 0, again.stderr
     assert "device: 1 x cpu there, 2 x cpu here" in again.stdout
     assert "resuming after epoch 1" in again.stdout
-    for ours, theirs in zip(harness.weights(tmp_path), harness.weights(finished[0]), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=2e-3)
+    # Near, not equal: augmentation draws per micro-batch, and two devices divide a batch of 16
+    # otherwise than one. tests/test_distributed.py holds equal divisions to equal losses.
+    losses = [[line["train_loss"] for line in harness.metrics(d)] for d in (tmp_path, finished[0])]
+    np.testing.assert_allclose(*losses, rtol=0.05)
 
 
 def test_another_config_on_the_same_workdir_is_refused(prepared, finished):
