@@ -196,8 +196,10 @@ def command_line(command: Callable[[], None]) -> None:
             raise
         sys.exit(f"error: {error}; make room, then start the same command again: it goes on")
     except Stopped as stopped:
-        with suppress(BrokenPipeError):  # stdout is closed perhaps, or both
-            print(stopped, file=sys.stderr, flush=True)
+        for stream in (sys.stdout, sys.stderr):  # the first may be closed, or both
+            with suppress(BrokenPipeError):
+                print(stopped, file=stream, flush=True)
+                break
         # All is closed. sys.exit would wait for the epoch that XLA may still be computing.
         os._exit(STOPPED_EXIT_CODE)
     except KeyboardInterrupt:
