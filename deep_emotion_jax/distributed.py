@@ -8,6 +8,7 @@ free of communication. docs/scaling.md has the command lines.
 import json
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,8 +24,8 @@ from deep_emotion_jax.stopping import Stopped
 
 T = TypeVar("T")
 
-# A process that fails leaves the others waiting for it at the end; not for JAX's five minutes.
-SECONDS_TO_LEAVE = 30
+# JAX aborts every process, with pages of stack, once the first is gone: it goes last.
+SECONDS_TO_LEAVE = 5
 
 
 @contextmanager
@@ -34,7 +35,7 @@ def joined() -> Iterator[None]:
     JAX finds them by itself on Cloud TPU, under Slurm, Open MPI and Kubernetes. Elsewhere the
     environment says where the first process listens, how many there are and which this one is:
     JAX_COORDINATOR_ADDRESS (host:port), JAX_NUM_PROCESSES and JAX_PROCESS_ID. Only the first
-    process prints. An error that the others do not share ends the process with exit code 1.
+    process prints. An error ends the process, and so all of them, with exit code 1.
 
     Raises:
       UserError: if the environment does not say it, or the others are not reached in five minutes.
@@ -45,7 +46,6 @@ def joined() -> Iterator[None]:
         jax.distributed.initialize(
             num_processes=_number("JAX_NUM_PROCESSES"),
             process_id=_number("JAX_PROCESS_ID"),
-            shutdown_timeout_seconds=SECONDS_TO_LEAVE,
         )
     except (RuntimeError, ValueError) as error:
         raise UserError(
@@ -57,11 +57,11 @@ def joined() -> Iterator[None]:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - as long as the process
     try:
         yield
-    except (UserError, OSError):
-        raise
     except Stopped:
         jax.distributed.shutdown()  # in order: all of them are stopped
         raise
+    except KeyboardInterrupt:
+        os._exit(130)
     except Exception as error:
         _leave(error)
 
@@ -157,18 +157,22 @@ def read_split(source: Any) -> Split:
 
 
 def _leave(error: Exception) -> NoReturn:
-    """Ends this process at once; in order, it would wait for the others, who wait for it."""
-    text = " ".join(str(error).split())[:300]
-    if isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in text:
-        print(f"error: another process of this training has ended ({text})", file=sys.stderr)
+    """Ends this process; not in order, which would wait for others that wait for this one."""
+    text = " ".join(str(error).split())
+    if isinstance(error, UserError):
+        print(f"error: {error}", file=sys.stderr)
+    elif isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in text:
+        print(
+            f"error: another process of this training has ended ({text[:300]}); start all of them "
+            "again: they go on from the newest whole checkpoint",
+            file=sys.stderr,
+        )
     else:
         traceback.print_exception(error)
-    print(
-        "error: the training stops in all processes; start all of them again when the cause is "
-        "mended: they go on from the newest whole checkpoint",
-        file=sys.stderr,
-        flush=True,
-    )
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if is_first():
+        time.sleep(SECONDS_TO_LEAVE)
     os._exit(1)
 
 

@@ -4,10 +4,9 @@ One run, the folds of a cross-validation and the seeds of a repetition are the s
 that one compiled program trains.
 """
 
-import json
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,14 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.experimental.multihost_utils import broadcast_one_to_all
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar
 
 from deep_emotion_jax.checkpoint import Checkpoints
 from deep_emotion_jax.data import Split, step_examples
 from deep_emotion_jax.distributed import any_process, is_first
 from deep_emotion_jax.errors import UserError
+from deep_emotion_jax.progress import Record, metrics_writer, show_progress
 from deep_emotion_jax.protocols import Fold
 from deep_emotion_jax.report import write_json
 from deep_emotion_jax.stopping import Stopped, ready_or_stopped, stop_requests
@@ -39,8 +36,6 @@ from deep_emotion_jax.train import (
     smoothed_cross_entropy,
     steps_per_epoch,
 )
-
-Record = dict[str, Any]
 
 
 class Run(NamedTuple):
@@ -147,7 +142,8 @@ def fit(
             records = notes["records"]
             print(f"resuming after epoch {done} from {workdir / 'checkpoints' / str(done)}")
         nobody = nullcontext(lambda lines: None)
-        writer = _metrics_writer(workdir, records, runs) if is_first() else nobody
+        names = [run.name for run in runs]
+        writer = metrics_writer(workdir, records, names) if is_first() else nobody
         with stop_requests() as requests, writer as write:
             saved, saved_at = done, time.monotonic()
             for epoch in range(done + 1, recipe.num_epochs + 1):
@@ -179,16 +175,7 @@ def fit(
                         step,
                     )
                     batch = [data.keys[i] for i in chosen]
-                    path = workdir / "not_finite.json"
-                    where = {"run": runs[run].name, "epoch": epoch, "step": step + 1}
-                    if is_first():
-                        write_json(path, where | {"batch": batch})
-                    raise UserError(
-                        f"the loss of {runs[run].name} is not finite at or after step {step + 1} "
-                        f"of epoch {epoch}, whose {len(batch)} images ({', '.join(batch[:3])} ...) "
-                        f"are listed in {path}; the last good checkpoint is epoch {saved} in "
-                        f"{workdir / 'checkpoints'}; lower recipe.learning_rate"
-                    )
+                    raise _not_finite(workdir, runs[run], epoch, step + 1, batch, saved)
                 seconds = time.perf_counter() - began
                 lines = [
                     {
@@ -206,7 +193,8 @@ def fit(
                 write(lines)
                 records.extend(lines)
                 try:
-                    _show_progress(records, recipe.num_epochs, int(train_count.sum()), state)
+                    best = jax.device_get((state.best_accuracy, state.best_epoch))
+                    show_progress(records, recipe.num_epochs, int(train_count.sum()), *best)
                 except BrokenPipeError:  # `| head` has gone: a signal to stop, as SIGPIPE is
                     requests.append("a closed output")
                 # Processes have clocks and signals of their own, and must do the same.
@@ -222,6 +210,20 @@ def fit(
                         f"{workdir / 'checkpoints'}; the same command goes on"
                     )
     return jax.device_get(state), records
+
+
+def _not_finite(
+    workdir: Path, run: Run, epoch: int, step: int, batch: list[str], saved: int
+) -> UserError:
+    """The error of a loss that is not finite; leaves the keys of the step's images in a file."""
+    path = workdir / "not_finite.json"
+    if is_first():
+        write_json(path, {"run": run.name, "epoch": epoch, "step": step, "batch": batch})
+    return UserError(
+        f"the loss of {run.name} is not finite at or after step {step} of epoch {epoch}, whose "
+        f"{len(batch)} images ({', '.join(batch[:3])} ...) are listed in {path}; the last good "
+        f"checkpoint is epoch {saved} in {workdir / 'checkpoints'}; lower recipe.learning_rate"
+    )
 
 
 def _make_validation(model: nnx.Module) -> Any:
@@ -248,77 +250,3 @@ def _stack(indices: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     counts = np.array([len(index) for index in indices], np.int32)
     rows = [np.resize(index, counts.max()) for index in indices]
     return np.stack(rows).astype(np.int32), counts
-
-
-@contextmanager
-def _metrics_writer(workdir: Path, records: list[Record], runs: Sequence[Run]) -> Iterator[Any]:
-    """Appends to metrics.jsonl and TensorBoard's events, first cut back to the given records.
-
-    The records of the checkpoint that training goes on from are the truth; whatever a cut run left
-    in metrics.jsonl, half a line or lines of epochs that are to come again, gives way to them.
-    """
-    path = workdir / "metrics.jsonl"
-    with ExitStack() as stack:
-        # Not SummaryWriter: its thread dies of a full disk, and the next writes wait for it.
-        events = {}
-        with _room_needed(workdir):
-            kept = path.with_suffix(".tmp")
-            kept.write_text("".join(json.dumps(record) + "\n" for record in records))
-            kept.replace(path)
-            file = stack.enter_context(path.open("a"))
-            start = SessionLog(status=SessionLog.START)
-            purged = Event(step=len(records) // len(runs) + 1, session_log=start)
-            for run in runs:
-                folder = workdir / "tensorboard" / run.name
-                folder.mkdir(parents=True, exist_ok=True)
-                events[run.name] = EventsWriter(str(folder / "events"))
-                stack.callback(events[run.name].close)
-                events[run.name].write_event(purged)
-
-        def write(lines: list[Record]) -> None:
-            with _room_needed(workdir):
-                file.write("".join(json.dumps(record) + "\n" for record in lines))
-                file.flush()
-                for record in lines:
-                    own = events[record["run"]]
-                    for name, value in record.items():
-                        if name not in ("epoch", "run"):
-                            summary = scalar(name, value)
-                            own.write_event(
-                                Event(wall_time=time.time(), step=record["epoch"], summary=summary)
-                            )
-                    own.flush()
-
-        yield write
-
-
-@contextmanager
-def _room_needed(workdir: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"cannot write metrics to {workdir}: {error}; check that the disk has room, then start "
-            "the same command again: it goes on from the newest whole checkpoint"
-        ) from error
-
-
-def _show_progress(records: list[Record], epochs: int, images: int, state: RunState) -> None:
-    best_accuracy, best_epoch = jax.device_get((state.best_accuracy, state.best_epoch))
-    count = len(best_epoch)
-    now = records[-count:]
-    recent = [record["seconds"] for record in records[::count][-5:]]
-    left = float(np.median(recent)) * (epochs - now[0]["epoch"])
-
-    def mean(name: str) -> float:
-        return float(np.mean([record[name] for record in now]))
-
-    best = f"{np.mean(best_accuracy):.2%}"
-    print(
-        f"epoch {now[0]['epoch']}/{epochs}  loss {mean('train_loss'):.4f}  "
-        f"train {mean('train_accuracy'):.2%}  validation {mean('validation_accuracy'):.2%} "
-        + (f"(best {best} at {best_epoch[0]})" if count == 1 else f"(best {best})")
-        + (f"  mean of {count} runs" if count > 1 else "")
-        + f"  {images / now[0]['seconds']:,.0f} images/s  {left // 60:.0f}:{left % 60:02.0f} left",
-        flush=True,
-    )

@@ -25,14 +25,14 @@ from absl import app
 from deep_emotion_jax import fit
 
 name, epoch, *arguments = sys.argv[1:]
-show = fit._show_progress
+show = fit.show_progress
 
 def signal_after(records, *rest):
     show(records, *rest)
     if records[-1]["epoch"] == int(epoch):
         os.kill(os.getpid(), getattr(signal, name))
 
-fit._show_progress = signal_after
+fit.show_progress = signal_after
 sys.argv = arguments
 main.command_line(lambda: app.run(main.main, flags_parser=main.parse_flags))
 """
@@ -235,3 +235,25 @@ def test_processes_with_other_settings_are_refused(as_processes):
 
 def test_one_flag_is_enough(as_processes):
     assert as_processes(2, lambda i: distributed.any_process(i == 1, False)) == [(True, False)] * 2
+
+
+@pytest.mark.parametrize(
+    ("error", "words", "traceback"),
+    [
+        (UserError("no room"), "error: no room", False),
+        (jax.errors.JaxRuntimeError("Gloo: reset"), "another process of this training", False),
+        (KeyError("a defect"), "KeyError: 'a defect'", True),
+    ],
+)
+def test_an_error_of_one_process_ends_it_at_once(monkeypatch, capsys, error, words, traceback):
+    def leave(code):
+        raise SystemExit(code)
+
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **_: None)
+    monkeypatch.setattr(os, "_exit", leave)  # and not in order: that waits for the others
+    monkeypatch.setattr(distributed, "SECONDS_TO_LEAVE", 0)
+    with pytest.raises(SystemExit, match="1"), distributed.joined():
+        raise error
+    errors = capsys.readouterr().err
+    assert words in errors
+    assert ("Traceback" in errors) == traceback

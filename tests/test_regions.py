@@ -5,6 +5,7 @@ import pytest
 from flax import nnx
 from PIL import Image
 
+from deep_emotion_jax import regions
 from deep_emotion_jax.data import Split
 from deep_emotion_jax.model import DeepEmotion
 from deep_emotion_jax.regions import (
@@ -53,6 +54,26 @@ def test_maps_of_the_network_find_the_truth_and_baselines_do_not(faces):
     for method in METHODS[4:]:
         assert scores[method]["mass_inside"] < 0.25
         assert scores[method]["after_shuffling"] == pytest.approx(1)
+
+
+def test_a_face_without_a_map_counts_as_a_miss(faces, monkeypatch):
+    monkeypatch.setattr(regions, "METHODS", ("label flips",))
+    full = truth_scores(Watcher(), faces, 2)["label flips"]
+    images = faces.images.copy()
+    images[1] = 250  # bright all over: blurring hides nothing
+    scores = truth_scores(Watcher(), faces._replace(images=images), 2)["label flips"]
+    assert scores == {
+        "mapped": pytest.approx(2 / 3),
+        "mass_inside": pytest.approx(full["mass_inside"] * 2 / 3, rel=0.05),
+        "pointing_hit": pytest.approx(full["pointing_hit"] * 2 / 3, rel=0.05),
+        "after_shuffling": None,
+    }
+
+
+def test_networks_of_one_structure_share_their_program():
+    model = DeepEmotion(rngs=nnx.Rngs(0))
+    functions = {regions._logits_fn(nnx.graphdef(m)) for m in (model, shuffled(model, seed=0))}
+    assert len(functions) == 1
 
 
 def test_maps_change_when_weights_are_shuffled(faces):

@@ -1,0 +1,106 @@
+"""What a training tells while it runs: metrics.jsonl, TensorBoard's events, and a line an epoch."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
+
+from deep_emotion_jax.errors import UserError
+
+Record = dict[str, Any]
+"""The metrics of one epoch of one run."""
+
+
+@contextmanager
+def metrics_writer(
+    workdir: Path, records: list[Record], run_names: Sequence[str]
+) -> Iterator[Callable[[list[Record]], None]]:
+    """Appends to metrics.jsonl and TensorBoard's events, first cut back to the given records.
+
+    The records of the checkpoint that training goes on from are the truth; whatever a cut run left
+    in metrics.jsonl, half a line or lines of epochs that are to come again, gives way to them.
+
+    Raises:
+      UserError: if they cannot be written.
+    """
+    path = workdir / "metrics.jsonl"
+    with ExitStack() as stack:
+        # Not SummaryWriter: its thread dies of a full disk, and the next writes wait for it.
+        events = {}
+        with _room_needed(workdir):
+            kept = path.with_suffix(".tmp")
+            kept.write_text("".join(json.dumps(record) + "\n" for record in records))
+            kept.replace(path)
+            file = stack.enter_context(path.open("a"))
+            start = SessionLog(status=SessionLog.START)
+            purged = Event(step=len(records) // len(run_names) + 1, session_log=start)
+            for name in run_names:
+                folder = workdir / "tensorboard" / name
+                folder.mkdir(parents=True, exist_ok=True)
+                events[name] = EventsWriter(str(folder / "events"))
+                stack.callback(events[name].close)
+                events[name].write_event(purged)
+
+        def write(lines: list[Record]) -> None:
+            with _room_needed(workdir):
+                file.write("".join(json.dumps(record) + "\n" for record in lines))
+                file.flush()
+                for record in lines:
+                    own = events[record["run"]]
+                    for name, value in record.items():
+                        if name not in ("epoch", "run"):
+                            summary = scalar(name, value)
+                            own.write_event(
+                                Event(wall_time=time.time(), step=record["epoch"], summary=summary)
+                            )
+                    own.flush()
+
+        yield write
+
+
+def show_progress(
+    records: list[Record], epochs: int, images: int, best: np.ndarray, best_epoch: np.ndarray
+) -> None:
+    """Prints the newest epoch: the mean over runs, speed, and the time left of `epochs`.
+
+    Args:
+      records: of all epochs so far, those of one epoch after another.
+      epochs: of the whole training.
+      images: that an epoch trains on, over all runs.
+      best: [R] the best validation accuracy of each run so far.
+      best_epoch: [R] when it was reached.
+    """
+    count = len(best)
+    now = records[-count:]
+    recent = [record["seconds"] for record in records[::count][-5:]]
+    left = float(np.median(recent)) * (epochs - now[0]["epoch"])
+
+    def mean(name: str) -> float:
+        return float(np.mean([record[name] for record in now]))
+
+    print(
+        f"epoch {now[0]['epoch']}/{epochs}  loss {mean('train_loss'):.4f}  "
+        f"train {mean('train_accuracy'):.2%}  validation {mean('validation_accuracy'):.2%} "
+        f"(best {np.mean(best):.2%}"
+        + (f" at {best_epoch[0]})" if count == 1 else f")  mean of {count} runs")
+        + f"  {images / now[0]['seconds']:,.0f} images/s  {left // 60:.0f}:{left % 60:02.0f} left",
+        flush=True,
+    )
+
+
+@contextmanager
+def _room_needed(workdir: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write metrics to {workdir}: {error}; check that the disk has room, then start "
+            "the same command again: it goes on from the newest whole checkpoint"
+        ) from error
