@@ -8,8 +8,9 @@ the centres of the outermost pixels, without it their outer edges. Numbers and g
 PyTorch's functions of the same names (tests/golden holds its values).
 
 Every method is separable, so one function, `_taps`, says for each axis which pixels a point reads
-and with which weights. Two strategies evaluate that: a gather, and for very small maps a product
-with dense weights, which needs no gather forward and no scatter-add backward.
+and with which weights. Three strategies evaluate that: a gather of all taps (bicubic), a gather per
+tap that XLA fuses into the weighted sum (bilinear, nearest), and for very small maps a product with
+dense weights, which needs no gather forward and no scatter-add backward.
 """
 
 import jax
@@ -102,7 +103,10 @@ def grid_sample(
     grid = grid.astype(jnp.promote_types(grid.dtype, jnp.float32))
     x = _taps(grid[..., 0], width, method, padding, align_corners)
     y = _taps(grid[..., 1], height, method, padding, align_corners)
-    evaluate = _dense if height * width <= DENSE_MAX_PIXELS else _gather
+    if height * width <= DENSE_MAX_PIXELS:
+        evaluate = _dense
+    else:
+        evaluate = _gather if method == "bicubic" else _gather_each
     # Gradients of a bfloat16 image, too, are summed in float32.
     wide = image.astype(jnp.promote_types(image.dtype, grid.dtype))
     return evaluate(wide, x, y).astype(image.dtype)
@@ -174,6 +178,20 @@ def _gather(image: jax.Array, x: Taps, y: Taps) -> jax.Array:
     return jnp.einsum(
         "nijy,nijx,nijyxc->nijc", row_weight, column_weight, pixels, precision="highest"
     )
+
+
+def _gather_each(image: jax.Array, x: Taps, y: Taps) -> jax.Array:
+    # Forward nearly twice as fast as `_gather`, with gradients as fast; bicubic's sixteen taps take
+    # three times as long this way (docs/performance.md).
+    (column, column_weight), (row, row_weight) = x, y
+    n = jnp.arange(image.shape[0]).reshape(-1, 1, 1)
+    out = jnp.zeros((*column.shape[:3], image.shape[3]), image.dtype)
+    for i in range(row.shape[-1]):
+        for j in range(column.shape[-1]):
+            weight = (row_weight[..., i] * column_weight[..., j])[..., None]
+            pixels = image.at[n, row[..., i], column[..., j]].get(mode="promise_in_bounds")
+            out = out + weight * pixels
+    return out
 
 
 def _dense(image: jax.Array, x: Taps, y: Taps) -> jax.Array:

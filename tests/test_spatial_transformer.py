@@ -24,8 +24,9 @@ STRATEGIES = {"gather": 0, "dense": 10**9}
 def strategy(request, monkeypatch):
     """Runs a test once per way of evaluating; anything jitted must be jitted inside the test."""
     monkeypatch.setattr(spatial_transformer, "DENSE_MAX_PIXELS", STRATEGIES[request.param])
-    other = "_dense" if request.param == "gather" else "_gather"
-    monkeypatch.setattr(spatial_transformer, other, None)
+    others = ("_dense",) if request.param == "gather" else ("_gather", "_gather_each")
+    for other in others:
+        monkeypatch.setattr(spatial_transformer, other, None)
     return request.param
 
 
@@ -272,13 +273,16 @@ def test_bfloat16_theta_and_grid_keep_float32_coordinates():
 # Choice of strategy and errors
 
 
-def test_map_size_decides_the_strategy(monkeypatch):
-    monkeypatch.setattr(spatial_transformer, "_dense", lambda image, x, y: jnp.array(1.0))
-    monkeypatch.setattr(spatial_transformer, "_gather", lambda image, x, y: jnp.array(2.0))
+def test_map_size_and_method_decide_the_strategy(monkeypatch):
+    for number, name in enumerate(("_dense", "_gather_each", "_gather"), start=1):
+        answer = jnp.array(float(number))
+        monkeypatch.setattr(spatial_transformer, name, lambda image, x, y, a=answer: a)
     grid = jnp.zeros((1, 30, 30, 2))
     side = int(spatial_transformer.DENSE_MAX_PIXELS**0.5)
     assert grid_sample(jnp.zeros((1, side, side, 1)), grid) == 1
     assert grid_sample(jnp.zeros((1, side + 1, side + 1, 1)), grid) == 2
+    assert grid_sample(jnp.zeros((1, side + 1, side + 1, 1)), grid, "nearest") == 2
+    assert grid_sample(jnp.zeros((1, side + 1, side + 1, 1)), grid, "bicubic") == 3
 
 
 @pytest.mark.parametrize(
