@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import sys
 from logging import ERROR, LogRecord
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import jax
@@ -48,6 +50,7 @@ class Checkpoints:
 
     def __enter__(self) -> "Checkpoints":
         logging.get_absl_logger().addFilter(_not_twice)
+        sys.excepthook = _without_leftovers
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -58,6 +61,7 @@ class Checkpoints:
         finally:
             self._manager.close()
             logging.get_absl_logger().removeFilter(_not_twice)
+            sys.excepthook = sys.__excepthook__
 
     def save(self, epoch: int, state: Pytree, notes: dict[str, Any]) -> None:
         """Starts writing the state as it is after `epoch` epochs.
@@ -135,6 +139,14 @@ class Checkpoints:
 def _not_twice(record: LogRecord) -> bool:
     """Drops the tracebacks that Orbax's threads log of what Orbax raises later all the same."""
     return record.levelno < ERROR or "orbax" not in record.pathname
+
+
+def _without_leftovers(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Drops what TensorStore's threads print when they end reads of a restore that has failed."""
+    if str(error) != "Event loop is closed":
+        sys.__excepthook__(kind, error, trace)
 
 
 def _reason(error: Exception) -> str:
