@@ -162,5 +162,5 @@ def test_yunet_without_opencv_or_model(monkeypatch, tmp_path):
     with pytest.raises(UserError, match="cannot read"):
         YuNetDetector(tmp_path / "bad.onnx")
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(UserError, match=r"\[yunet\]"):
+    with pytest.raises(UserError, match=r"\[video\]"):
         YuNetDetector(tmp_path / "bad.onnx")
