@@ -22,13 +22,13 @@ import numpy as np
 
 from benchmarks import common
 from deep_emotion_jax.augment import Augmentation
+from deep_emotion_jax.data import steps_per_epoch
 from deep_emotion_jax.train import (
     Recipe,
     for_each_run,
     init_state,
     make_epoch,
     make_optimizer,
-    steps_per_epoch,
 )
 
 # (multiply-adds, numbers in the output) of each layer of the network.

@@ -81,6 +81,11 @@ def load_split(source: Any, part: int = 0, parts: int = 1) -> Split:
     return Split(np.stack(images), names, list(keys), list(subjects), evidence)
 
 
+def steps_per_epoch(count: int, batch_size: int) -> int:
+    """Batches that hold `count` examples."""
+    return math.ceil(count / batch_size)
+
+
 def batch_indices(
     key: jax.Array, count: int | jax.Array, size: int, steps: int, batch_size: int
 ) -> tuple[jax.Array, jax.Array]:
@@ -126,6 +131,6 @@ def step_examples(
       int, those entries of `index` that were in the step's batch, in its order.
     """
     order_key, _ = jax.random.split(key)  # the other one is of the steps' own randomness
-    steps = math.ceil(len(index) / batch_size)
+    steps = steps_per_epoch(len(index), batch_size)
     order, weights = batch_indices(order_key, count, len(index), steps, batch_size)
     return np.asarray(index)[np.asarray(order[step])[np.asarray(weights[step]) > 0]]

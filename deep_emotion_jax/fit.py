@@ -17,7 +17,7 @@ from flax import nnx
 from jax.experimental.multihost_utils import broadcast_one_to_all
 
 from deep_emotion_jax.checkpoint import Checkpoints
-from deep_emotion_jax.data import Split, step_examples
+from deep_emotion_jax.data import Split, step_examples, steps_per_epoch
 from deep_emotion_jax.distributed import any_process, is_first
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.progress import Record, metrics_writer, show_progress
@@ -34,7 +34,6 @@ from deep_emotion_jax.train import (
     make_logits,
     make_optimizer,
     smoothed_cross_entropy,
-    steps_per_epoch,
 )
 
 

@@ -19,7 +19,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 from deep_emotion_jax.augment import Augmentation, augment
-from deep_emotion_jax.data import batch_indices
+from deep_emotion_jax.data import batch_indices, steps_per_epoch
 
 Pytree = Any
 Model = TypeVar("Model", bound=nnx.Module)
@@ -76,11 +76,6 @@ class TrainState(NamedTuple):
     opt_state: Pytree
     ema: Pytree
     step: jax.Array
-
-
-def steps_per_epoch(count: int, batch_size: int) -> int:
-    """Batches that hold `count` examples."""
-    return math.ceil(count / batch_size)
 
 
 def make_optimizer(recipe: Recipe, steps: int) -> tuple[optax.GradientTransformation, Callable]:
