@@ -5,7 +5,6 @@ import json
 import sys
 from logging import ERROR, LogRecord
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -50,7 +49,7 @@ class Checkpoints:
 
     def __enter__(self) -> "Checkpoints":
         logging.get_absl_logger().addFilter(_not_twice)
-        sys.excepthook = _without_leftovers
+        self._hook, sys.unraisablehook = sys.unraisablehook, _without_leftovers
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -61,7 +60,7 @@ class Checkpoints:
         finally:
             self._manager.close()
             logging.get_absl_logger().removeFilter(_not_twice)
-            sys.excepthook = sys.__excepthook__
+            sys.unraisablehook = self._hook
 
     def save(self, epoch: int, state: Pytree, notes: dict[str, Any]) -> None:
         """Starts writing the state as it is after `epoch` epochs.
@@ -141,12 +140,10 @@ def _not_twice(record: LogRecord) -> bool:
     return record.levelno < ERROR or "orbax" not in record.pathname
 
 
-def _without_leftovers(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> None:
-    """Drops what TensorStore's threads print when they end reads of a restore that has failed."""
-    if str(error) != "Event loop is closed":
-        sys.__excepthook__(kind, error, trace)
+def _without_leftovers(unraisable: Any) -> None:
+    """Drops what TensorStore's threads report when they end reads of a restore that has failed."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def _reason(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -112,3 +113,25 @@ def test_a_full_disk_is_one_message_and_costs_one_checkpoint(small_disk, capfd):
 
 def test_an_empty_folder_holds_nothing(tmp_path):
     assert restore(tmp_path) is None
+
+
+class Ends:
+    """Raises where nobody can catch it, as TensorStore's threads do."""
+
+    def __init__(self, message):
+        self.message = message
+
+    def __del__(self):
+        raise RuntimeError(self.message)
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"), [("Event loop is closed", False), ("anything else", True)]
+)
+def test_only_the_leftovers_of_a_failed_restore_are_silent(tmp_path, capfd, message, shown):
+    before = sys.unraisablehook
+    with Checkpoints(tmp_path):
+        del (leftover := [Ends(message)])[0]
+        assert leftover == []
+    assert sys.unraisablehook is before
+    assert (message in capfd.readouterr().err) == shown
