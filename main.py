@@ -43,8 +43,10 @@ from deep_emotion_jax.train import Recipe
 from deep_emotion_jax.weights import start_from
 from deep_emotion_jax.workdir import claim_workdir, provenance
 
-DEFAULT_CONFIG = "configs/synthetic_faces.py"
-CONFIG = config_flags.DEFINE_config_file("config", None, f"The experiment; {DEFAULT_CONFIG}.")
+DEFAULT_CONFIG = str(Path(__file__).parent / "configs/synthetic_faces.py")
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "The experiment; default: generated faces."
+)
 WORKDIR = flags.DEFINE_string("workdir", None, "Receives everything; default runs/<config name>.")
 ACCEPT_CHANGES = flags.DEFINE_bool(
     "accept_changes", False, "Go on with a workdir of another config or other data."

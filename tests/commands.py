@@ -9,11 +9,11 @@ from deep_emotion_jax.__main__ import main
 ROOT = Path(__file__).parent.parent
 
 
-def run(*arguments):
-    """Runs `python ARGUMENTS` in the repository and waits."""
+def run(*arguments, cwd=ROOT):
+    """Runs `python ARGUMENTS` in a folder and waits."""
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
-        cwd=ROOT,
+        cwd=cwd,
         capture_output=True,
         text=True,
         check=False,

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from commands import fails, run, train_arguments
+from commands import ROOT, fails, run, train_arguments
 
 
 def test_evaluate_repeats_what_the_run_reported(prepared, finished, tmp_path):
@@ -92,3 +92,11 @@ def test_mistakes_are_one_message(prepared, finished, tmp_path):
         words=("nobody",),
     )
     fails("eval.py", "cross-validate", f"--config.data_dir={prepared}", words=("subjects",))
+
+
+def test_works_from_any_folder(finished, prepared, tmp_path):
+    done = run(
+        *(ROOT / "eval.py", "evaluate", f"--workdir={finished[0]}", f"--data-dir={prepared}"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
