@@ -135,3 +135,12 @@ def test_only_the_leftovers_of_a_failed_restore_are_silent(tmp_path, capfd, mess
         assert leftover == []
     assert sys.unraisablehook is before
     assert (message in capfd.readouterr().err) == shown
+
+
+def test_the_leftovers_of_orbax_are_silent(tmp_path, capfd):
+    names = {}
+    source = "class Ends:\n    def __del__(self):\n        raise ValueError('a read failed')"
+    exec(compile(source, "site-packages/orbax/checkpoint/serialization.py", "exec"), names)
+    with Checkpoints(tmp_path):
+        names["Ends"]()
+    assert capfd.readouterr().err == ""
