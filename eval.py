@@ -17,6 +17,7 @@ import argparse
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -170,8 +171,8 @@ def regions(options: argparse.Namespace) -> None:
 
 
 def robustness(options: argparse.Namespace) -> None:
-    """Compares networks on shifted, turned and scaled faces; mean over the runs of each workdir."""
-    curves: dict[str, dict[str, list[float]]] = {}
+    """Compares networks on shifted, turned and scaled faces; mean and deviation over the runs."""
+    curves: dict[str, dict[str, list[list[float]]]] = {}
     for workdir in options.workdirs:
         options.workdir = workdir
         entries, data, _, _ = _entries(options)
@@ -179,13 +180,11 @@ def robustness(options: argparse.Namespace) -> None:
         for entry in entries:
             faces = data.select(getattr(entry.fold, options.split))
             found.append(accuracy_under_change(entry.trained.model, faces.images, faces.labels))
-        curves[workdir.name] = {
-            change: np.mean([run[change] for run in found], axis=0).tolist() for change in CHANGES
-        }
+        curves[workdir.name] = {change: [run[change] for run in found] for change in CHANGES}
     rows = [
-        (name, change, *(f"{100 * share:.2f}" for share in shares))
+        (name, change, *(_mean_and_deviation(shares) for shares in zip(*runs, strict=True)))
         for name, changes in curves.items()
-        for change, shares in changes.items()
+        for change, runs in changes.items()
     ]
     print(report.markdown_table(("network", "change", *(f"{a:.0%}" for a in AMOUNTS)), rows))
     options.out.mkdir(parents=True, exist_ok=True)
@@ -193,6 +192,12 @@ def robustness(options: argparse.Namespace) -> None:
     report.robustness_png(curves, AMOUNTS, figure, f"Accuracy on changed {options.split} faces")
     report.write_json(numbers, {"amounts": AMOUNTS, "accuracy": curves})
     print(f"\nresults in {figure}, {numbers}")
+
+
+def _mean_and_deviation(shares: Sequence[float]) -> str:
+    """In percent; one run has no deviation."""
+    mean = f"{100 * np.mean(shares):.1f}"
+    return mean if len(shares) == 1 else f"{mean} ± {100 * np.std(shares, ddof=1):.1f}"
 
 
 def _entries(options: argparse.Namespace) -> tuple[list[Entry], Split, list[str], str]:

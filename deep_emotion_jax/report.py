@@ -201,15 +201,17 @@ def regions_png(
 
 
 def robustness_png(
-    curves: Mapping[str, Mapping[str, Sequence[float]]],
+    curves: Mapping[str, Mapping[str, Sequence[Sequence[float]]]],
     amounts: Sequence[float],
     path: PathLike,
     title: str,
 ) -> None:
     """Draws accuracy against the amount of each change, a line a network and a panel a change.
 
+    A line is the mean over the network's runs, its bars their standard deviation.
+
     Args:
-      curves: for each network, for each change, accuracies in [0, 1], one an amount.
+      curves: for each network, for each change, accuracies [runs, amounts] in [0, 1].
       amounts: shares in [0, 1].
       path: the PNG to write.
       title: above the figure.
@@ -221,7 +223,16 @@ def robustness_png(
     for panel, change in zip(panels, changes, strict=True):
         for name, accuracies in curves.items():
             shares = 100 * np.asarray(accuracies[change])
-            panel.plot(100 * np.asarray(amounts), shares, marker="o", markersize=4, label=name)
+            deviation = shares.std(0, ddof=1) if len(shares) > 1 else None
+            panel.errorbar(
+                100 * np.asarray(amounts),
+                shares.mean(0),
+                deviation,
+                marker="o",
+                markersize=4,
+                capsize=2,
+                label=name,
+            )
         panel.set_xlabel(f"{change} (%)")
         panel.grid(color="lightgrey", linewidth=0.5)
         panel.spines[["top", "right"]].set_visible(False)

@@ -79,6 +79,16 @@ def test_seeds_train_together(prepared, tmp_path):
     assert summary["over_runs"]["test"]["mean"] == pytest.approx(np.mean(accuracies))
     assert len(list((tmp_path / "weights").glob("*.safetensors"))) == 2
 
+    out = tmp_path / "robustness"
+    compare = ("robustness", f"--workdirs={tmp_path}", f"--out={out}", f"--data-dir={prepared}")
+    done = run("eval.py", *compare)
+    assert done.returncode == 0, done.stderr
+    assert (out / "robustness.png").exists()
+    shifted = json.loads((out / "robustness.json").read_text())["accuracy"][tmp_path.name]["shift"]
+    assert [runs[0] for runs in shifted] == accuracies  # a line a seed; the first is unchanged
+    mean, deviation = 100 * np.mean(accuracies), 100 * np.std(accuracies, ddof=1)
+    assert f"{mean:.1f} ± {deviation:.1f}" in done.stdout
+
 
 def test_mistakes_are_one_message(prepared, finished, tmp_path):
     data = f"--data-dir={prepared}"

@@ -133,6 +133,22 @@ def test_curves_of_no_epoch_are_refused(tmp_path):
         report.curves_png([], tmp_path / "curves.png")
 
 
+def test_robustness_draws_means_and_deviations(tmp_path, figures):
+    three_runs = {"shift": [[0.5, 0.2], [0.6, 0.3], [0.7, 0.7]]}
+    curves = {"with": three_runs, "without": {"shift": [[0.4, 0.1]]}}
+    report.robustness_png(curves, [0, 0.1], tmp_path / "robustness.png", "Changed faces")
+    (panel,) = figures[0].axes
+    many, one = panel.containers
+    np.testing.assert_allclose(many.lines[0].get_xydata(), [[0, 60], [10, 40]])
+    np.testing.assert_allclose(
+        [bar[:, 1] for bar in many.lines[2][0].get_segments()],
+        [[50, 70], [40 - 700**0.5, 40 + 700**0.5]],
+    )
+    np.testing.assert_allclose(one.lines[0].get_ydata(), [40, 10])
+    assert not one.has_yerr
+    assert [text.get_text() for text in panel.get_legend().texts] == ["with", "without"]
+
+
 def test_regions_share_one_scale_and_skip_empty_classes(tmp_path, figures):
     rng = np.random.default_rng(0)
     faces = rng.uniform(size=(3, 12, 12))
