@@ -43,7 +43,8 @@ from deep_emotion_jax.train import Recipe
 from deep_emotion_jax.weights import start_from
 from deep_emotion_jax.workdir import claim_workdir, provenance
 
-DEFAULT_CONFIG = str(Path(__file__).parent / "configs/synthetic_faces.py")
+HERE = Path(__file__).parent
+DEFAULT_CONFIG = str(HERE / "configs/synthetic_faces.py")
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The experiment; default: generated faces."
 )
@@ -63,7 +64,7 @@ def load_dataset(config: ConfigDict) -> tuple[dict[str, Split], list[str]]:
             f"datasets.{config.dataset}.{config.dataset}_dataset_builder"
         )
     except ModuleNotFoundError as error:
-        known = sorted(path.parent.name for path in Path("datasets").glob("*/*_builder.py"))
+        known = sorted(path.parent.name for path in (HERE / "datasets").glob("*/*_builder.py"))
         raise UserError(f"config.dataset={config.dataset!r} is none of {known}") from error
     known = sorted(module.Builder.builder_configs)
     if config.dataset_config and config.dataset_config not in known:

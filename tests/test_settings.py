@@ -142,3 +142,9 @@ def test_an_unknown_dataset_config(tmp_path):
     config.dataset = "synthetic_faces"
     with pytest.raises(UserError, match="'ferplusplus' is none of"):
         main.load_dataset(config)
+
+
+def test_an_unknown_dataset_names_those_there_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"'fer2031' is none of \['ck_plus', .*'synthetic_faces'\]"):
+        main.load_dataset(changed("dataset", "fer2031"))
