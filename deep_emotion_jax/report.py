@@ -237,7 +237,9 @@ def robustness_png(
         panel.grid(color="lightgrey", linewidth=0.5)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("accuracy (%)")
-    panels[0].legend(frameon=False)
+    # Below the panels: names are as long as the user's folders, and hide no curve there.
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False)
     figure.savefig(path)
 
 

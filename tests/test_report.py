@@ -146,7 +146,7 @@ def test_robustness_draws_means_and_deviations(tmp_path, figures):
     )
     np.testing.assert_allclose(one.lines[0].get_ydata(), [40, 10])
     assert not one.has_yerr
-    assert [text.get_text() for text in panel.get_legend().texts] == ["with", "without"]
+    assert [text.get_text() for text in figures[0].legends[0].texts] == ["with", "without"]
 
 
 def test_regions_share_one_scale_and_skip_empty_classes(tmp_path, figures):
