@@ -20,6 +20,7 @@ def get_config() -> ConfigDict:
     config.recipe.optimizer = "muon"
     config.recipe.learning_rate = 4e-3
     config.recipe.weight_decay = 0.2
+    # Costs a point on faces in the middle, saves 2.3 at 5 % off it: docs/experiments.md.
     config.augmentation.shift = 0.06
     config.model.dropout = 0.1
     return config
