@@ -17,7 +17,6 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,7 +35,7 @@ from deep_emotion_jax.protocols import Fold, join, make_folds
 from deep_emotion_jax.regions import truth_scores, write_regions, write_telling_faces
 from deep_emotion_jax.robustness import AMOUNTS, CHANGES, accuracy_under_change
 from deep_emotion_jax.scoring import predict_logits, score_cells, write_predictions
-from deep_emotion_jax.tables import results_table
+from deep_emotion_jax.tables import mean_and_deviation, results_table
 from deep_emotion_jax.weights import Trained, load_model
 
 PARTS = ("train", "validation", "test")
@@ -181,23 +180,18 @@ def robustness(options: argparse.Namespace) -> None:
             faces = data.select(getattr(entry.fold, options.split))
             found.append(accuracy_under_change(entry.trained.model, faces.images, faces.labels))
         curves[workdir.name] = {change: [run[change] for run in found] for change in CHANGES}
-    rows = [
-        (name, change, *(_mean_and_deviation(shares) for shares in zip(*runs, strict=True)))
-        for name, changes in curves.items()
-        for change, runs in changes.items()
-    ]
+    rows = []
+    for name, changes in curves.items():
+        for change, runs in changes.items():
+            over_runs = [metrics.mean_and_interval(shares) for shares in zip(*runs, strict=True)]
+            cells = [mean_and_deviation(each.mean, each.std, digits=1) for each in over_runs]
+            rows.append((name, change, *cells))
     print(report.markdown_table(("network", "change", *(f"{a:.0%}" for a in AMOUNTS)), rows))
     options.out.mkdir(parents=True, exist_ok=True)
     figure, numbers = options.out / "robustness.png", options.out / "robustness.json"
     report.robustness_png(curves, AMOUNTS, figure, f"Accuracy on changed {options.split} faces")
     report.write_json(numbers, {"amounts": AMOUNTS, "accuracy": curves})
     print(f"\nresults in {figure}, {numbers}")
-
-
-def _mean_and_deviation(shares: Sequence[float]) -> str:
-    """In percent; one run has no deviation."""
-    mean = f"{100 * np.mean(shares):.1f}"
-    return mean if len(shares) == 1 else f"{mean} ± {100 * np.std(shares, ddof=1):.1f}"
 
 
 def _entries(options: argparse.Namespace) -> tuple[list[Entry], Split, list[str], str]:

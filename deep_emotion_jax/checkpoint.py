@@ -138,7 +138,7 @@ class Checkpoints:
 
 def _not_twice(record: LogRecord) -> bool:
     """Drops the tracebacks that Orbax's threads log of what Orbax raises later all the same."""
-    return record.levelno < ERROR or "orbax" not in record.pathname
+    return record.levelno < ERROR or not _is_orbax(record.pathname)
 
 
 def _without_leftovers(unraisable: Any) -> None:
@@ -147,9 +147,14 @@ def _without_leftovers(unraisable: Any) -> None:
     TensorStore's threads find no event loop, and coroutines of Orbax end with nobody waiting.
     """
     frames = traceback.extract_tb(unraisable.exc_traceback)
-    from_orbax = any("orbax" in Path(frame.filename).parts for frame in frames)
+    from_orbax = any(_is_orbax(frame.filename) for frame in frames)
     if not from_orbax and str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)
+
+
+def _is_orbax(source: str) -> bool:
+    """Whether a source file is one of Orbax."""
+    return "orbax" in Path(source).parts
 
 
 def _reason(error: Exception) -> str:

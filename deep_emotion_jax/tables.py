@@ -86,6 +86,12 @@ def results_table(folder: Path) -> str:
     return markdown_table((*header, "compared there"), rows)
 
 
+def mean_and_deviation(mean: float, std: float | None, digits: int) -> str:
+    """A table's cell: shares in [0, 1] as percent; one run has no deviation (None)."""
+    deviation = "" if std is None else f" ± {100 * std:.{digits}f}"
+    return f"{100 * mean:.{digits}f}{deviation}"
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         summary = json.loads(path.read_text())
@@ -104,11 +110,11 @@ def _cells(summary: Mapping[str, Any]) -> tuple[str, str, str]:
     """Accuracy with deviation, interval and number of runs of one workdir."""
     part = "test" if "test" in summary["over_runs"] else "validation"
     ours = summary["over_runs"][part]
-    deviation = "" if ours["std"] is None else f" ± {100 * ours['std']:.2f}"
     # One run has an interval over test images, several have one over runs.
     low, high = ours["interval95"] or summary["runs"][0][part]["interval95"]
     return (
-        f"{100 * ours['mean']:.2f}{deviation}" + (" (validation)" if part == "validation" else ""),
+        mean_and_deviation(ours["mean"], ours["std"], digits=2)
+        + (" (validation)" if part == "validation" else ""),
         f"{100 * low:.2f} to {100 * high:.2f}",
         str(ours["count"]),
     )
