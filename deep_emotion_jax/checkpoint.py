@@ -4,7 +4,7 @@ import hashlib
 import json
 import sys
 import traceback
-from logging import ERROR, LogRecord
+from logging import ERROR, LogRecord, getLogger
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from deep_emotion_jax.distributed import any_process
 from deep_emotion_jax.errors import UserError
 
 Pytree = Any
+_LOGGERS = (logging.get_absl_logger(), getLogger("asyncio"))
 
 
 class Checkpoints:
@@ -49,7 +50,8 @@ class Checkpoints:
             raise UserError(f"cannot write to {self._folder}: {error}") from error
 
     def __enter__(self) -> "Checkpoints":
-        logging.get_absl_logger().addFilter(_not_twice)
+        for logger in _LOGGERS:
+            logger.addFilter(_not_twice)
         self._hook, sys.unraisablehook = sys.unraisablehook, _without_leftovers
         return self
 
@@ -60,7 +62,8 @@ class Checkpoints:
             raise self._failed(error) from error
         finally:
             self._manager.close()
-            logging.get_absl_logger().removeFilter(_not_twice)
+            for logger in _LOGGERS:
+                logger.removeFilter(_not_twice)
             sys.unraisablehook = self._hook
 
     def save(self, epoch: int, state: Pytree, notes: dict[str, Any]) -> None:
@@ -137,8 +140,12 @@ class Checkpoints:
 
 
 def _not_twice(record: LogRecord) -> bool:
-    """Drops the tracebacks that Orbax's threads log of what Orbax raises later all the same."""
-    return record.levelno < ERROR or not _is_orbax(record.pathname)
+    """Drops the tracebacks that are logged of what Orbax raises all the same.
+
+    Its threads log them, and asyncio does of those reads of a failed restore that failed second.
+    """
+    unawaited = record.name == "asyncio" and "exception was never retrieved" in record.getMessage()
+    return record.levelno < ERROR or not (unawaited or _is_orbax(record.pathname))
 
 
 def _without_leftovers(unraisable: Any) -> None:

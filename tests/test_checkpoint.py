@@ -1,5 +1,8 @@
 """Checkpoints come back as they were saved, or not at all."""
 
+import asyncio
+import gc
+import logging
 import os
 import shutil
 import sys
@@ -144,3 +147,20 @@ def test_the_leftovers_of_orbax_are_silent(tmp_path, capfd):
     with Checkpoints(tmp_path):
         names["Ends"]()
     assert capfd.readouterr().err == ""
+
+
+def fail_unawaited():
+    """A read that fails after another has: asyncio logs it when it is collected."""
+    loop = asyncio.new_event_loop()
+    loop.create_future().set_exception(OSError("OUT_OF_RANGE"))
+    loop.close()
+    gc.collect()
+
+
+def test_reads_that_fail_second_are_silent(tmp_path, caplog):
+    with Checkpoints(tmp_path):
+        fail_unawaited()
+        logging.getLogger("asyncio").error("anything else")
+    assert caplog.messages == ["anything else"]
+    fail_unawaited()
+    assert "never retrieved" in caplog.messages[-1]
