@@ -10,6 +10,7 @@ Ctrl-C save and end with exit code 75; see docs/reliability.md.
 import errno
 import importlib
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext, suppress
@@ -155,15 +156,23 @@ def parse_flags(argv: list[str]) -> list[str]:
     Raises:
       UserError: for a setting or a config file that does not exist, or a value of another type.
     """
-    if not any(argument.lstrip("-").split("=")[0] == "config" for argument in argv[1:]):
+    given = re.findall(r"^--?config(?:=|\n)(.*)$", "\n".join(argv[1:]), re.MULTILINE)
+    if not given:
         # Not as the flag's default: that would be read before errors can be caught.
         argv = [argv[0], f"--config={DEFAULT_CONFIG}", *argv[1:]]
+    for file in given:
+        if not file.endswith(".py") or not Path(file).is_file():
+            raise UserError(
+                f"--config={file} is no Python file; {HERE / 'configs'} holds the ones there are"
+            )
     try:
         rest = app.parse_flags_with_usage(argv)
         _ = CONFIG.value.seed  # a config that could not be read says so only here
-    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-        lines = " ".join(str(error).split())
-        raise UserError(f"--config: {lines}; configs/default.py lists all settings") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split()).strip("\"'")
+        if reason.isidentifier():
+            reason = f"no setting is called {reason!r}"
+        raise UserError(f"--config: {reason}; configs/default.py lists all settings") from error
     if len(rest) > 1:
         raise UserError(
             f"unexpected argument {rest[1]!r}: settings are given as --config.NAME=VALUE"
