@@ -32,7 +32,7 @@ Result = tuple[np.ndarray, ...]
 def make_inputs(batch: int, size: tuple[int, int, int]) -> tuple[np.ndarray, ...]:
     """Image, grid and the gradient of the output, for this project's layout."""
     settings = Augmentation(shift=0.1, rotate=20, scale=0.1)
-    theta = random_theta(jax.random.key(0), batch, settings)
+    theta = random_theta(jax.random.key(0), (batch, *size[:2]), settings)
     rng = np.random.default_rng(0)
     image, cotangent = rng.standard_normal((2, batch, *size), np.float32)
     return image, np.array(affine_grid(theta, size[:2])), cotangent

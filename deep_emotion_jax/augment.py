@@ -13,7 +13,8 @@ class Augmentation(NamedTuple):
 
     Attributes:
       flip: mirror left and right in half of the images.
-      shift: largest shift along each axis, as a fraction of the side.
+      shift: largest shift along each axis, as a fraction of the side; rounded to whole pixels, so
+        that shifts alone do not blur what the network will see sharp (docs/experiments.md).
       rotate: largest turn, in degrees, either way.
       scale: largest relative change of size, either way.
       contrast: largest relative change of contrast about the image's mean, either way.
@@ -36,7 +37,7 @@ def augment(key: jax.Array, images: jax.Array, settings: Augmentation) -> jax.Ar
     """
     theta_key, contrast_key, erase_key = jax.random.split(key, 3)
     if settings.shift or settings.rotate or settings.scale:
-        theta = random_theta(theta_key, len(images), settings)
+        theta = random_theta(theta_key, images.shape[:3], settings)
         images = grid_sample(
             images, affine_grid(theta, (images.shape[1], images.shape[2])), padding="border"
         )
@@ -52,13 +53,15 @@ def augment(key: jax.Array, images: jax.Array, settings: Augmentation) -> jax.Ar
     return images
 
 
-def random_theta(key: jax.Array, count: int, settings: Augmentation) -> jax.Array:
-    """Affine maps [count, 2, 3] that mirror, turn, scale and shift by the given amounts."""
+def random_theta(key: jax.Array, shape: tuple[int, ...], settings: Augmentation) -> jax.Array:
+    """Affine maps [N, 2, 3] that mirror, turn, scale and shift images of shape N, H, W."""
+    count, height, width = shape
     flip_key, turn_key, scale_key, shift_key = jax.random.split(key, 4)
     turn = _uniform(turn_key, settings.rotate * jnp.pi / 180, (count,))
     factor = 1 + _uniform(scale_key, settings.scale, (count,))
-    # Normalised coordinates run over a range of two.
-    shift = _uniform(shift_key, 2 * settings.shift, (count, 2))
+    side = jnp.array([width, height])
+    pixels = jnp.round(_uniform(shift_key, settings.shift, (count, 2)) * side)
+    shift = 2 * pixels / side  # normalised coordinates run over a range of two
     mirror = jnp.where(
         jax.random.bernoulli(flip_key, 0.5 if settings.flip else 0.0, (count,)), -1, 1
     )

@@ -36,7 +36,8 @@ class Trunk(NamedTuple):
 
 TRUNKS = {
     "figure": Trunk(((10, 10), (10, 10)), "VALID", 50),  # the paper's: 9 x 9 x 10 features
-    "wide": Trunk(((24, 24), (48, 48), (96, 96, 96)), "SAME", 128),  # ours: 6 x 6 x 96
+    # Ours: 3 x 3 x 192 features.
+    "wide": Trunk(((24, 24), (48, 48), (96, 96, 96), (192, 192)), "SAME", 128),
 }
 
 INITIALIZERS: dict[str, Initializer] = {
@@ -161,7 +162,7 @@ class DeepEmotion(nnx.Module):
       attention: where the sampler works: on the "features" (the paper's figure), on the input
         "image" (the paper's text), or "none" (no localization network: the ablation).
       localization: "figure" or "port", see `LocalizationNetwork`.
-      trunk: "figure", or "wide" for a network of our own: the same idea with seven convolutions.
+      trunk: "figure", or "wide" for a network of our own: the same idea with nine convolutions.
       batch_norm: BatchNorm after every convolution (the figure has none).
       width: factor on all channel and hidden sizes.
       dropout: rate after the features, in training only (the paper gives none: our choice).

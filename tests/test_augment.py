@@ -46,30 +46,30 @@ def test_every_image_gets_its_own_draw():
 
 
 def test_theta_is_a_similarity_within_the_limits():
-    settings = Augmentation(flip=True, shift=0.1, rotate=20, scale=0.2)
-    theta = np.asarray(random_theta(jax.random.key(0), 2000, settings))
+    settings = Augmentation(flip=True, shift=0.125, rotate=20, scale=0.2)
+    theta = np.asarray(random_theta(jax.random.key(0), (2000, 48, 48), settings))
     turn = theta[:, :, :2]
     size = np.sqrt(np.abs(np.linalg.det(turn)))
     gram = turn @ turn.transpose(0, 2, 1)
     np.testing.assert_allclose(gram, size[:, None, None] ** 2 * np.eye(2)[None], atol=1e-5)
     assert 0.8 <= size.min() < 0.82
     assert 1.18 < size.max() <= 1.2001
-    assert 0.19 < np.abs(theta[:, :, 2]).max() <= 0.2
+    np.testing.assert_allclose(np.unique(np.abs(theta[:, :, 2])), 2 * np.arange(7) / 48, atol=1e-7)
     degrees = np.degrees(np.arctan2(turn[:, 1, 0], turn[:, 1, 1]))
     assert 19 < np.abs(degrees).max() <= 20.001
     assert 0.45 < (np.linalg.det(turn) < 0).mean() < 0.55
 
 
-def test_a_shift_of_whole_pixels_moves_the_picture():
-    settings = Augmentation(shift=0.25)
+def test_a_shift_is_of_whole_pixels_each_axis_by_its_own_length():
+    settings = Augmentation(shift=0.125)
     key = jax.random.key(5)
-    theta_key = jax.random.split(key, 3)[0]
-    shift = np.asarray(random_theta(theta_key, 16, settings))[:, :, 2] * 24  # pixels
-    x = jnp.zeros((16, 48, 48, 1)).at[:, 24, 24].set(1.0)
-    out = np.asarray(augment(key, x, settings))[..., 0]
-    rows, columns = np.mgrid[:48, :48]
-    centre = (
-        np.stack([(out * columns).sum((1, 2)), (out * rows).sum((1, 2))], -1)
-        / out.sum((1, 2))[:, None]
-    )
-    np.testing.assert_allclose(centre, 24 - shift, atol=1e-3)
+    x = np.asarray(jax.random.uniform(key, (64, 48, 32, 1)))
+    out = augment(key, jnp.asarray(x), settings)
+    theta = random_theta(jax.random.split(key, 3)[0], x.shape[:3], settings)
+    across, down = np.rint(np.asarray(theta)[:, :, 2] * (16, 24)).astype(int).T
+    assert (across.min(), across.max(), down.min(), down.max()) == (-4, 4, -6, 6)
+    edged = np.pad(x, ((0, 0), (6, 6), (4, 4), (0, 0)), "edge")
+    expected = [
+        each[6 + d : 54 + d, 4 + a : 36 + a] for each, a, d in zip(edged, across, down, strict=True)
+    ]
+    np.testing.assert_allclose(out, expected, atol=1e-5)

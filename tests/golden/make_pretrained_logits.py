@@ -59,7 +59,7 @@ def logits(image: np.ndarray, w: dict) -> np.ndarray:
     x = face
     for stage in sorted({name.split(".")[1] for name in w if name.startswith("stages.")}):
         count = sum(name.startswith(f"stages.{stage}.") for name in w) // 2
-        # The figure has two stages of valid convolutions; the wide trunk pads its three.
+        # The figure has two stages of valid convolutions; the wide trunk pads its four.
         x = convolutions(x, w, f"stages.{stage}", count, 2, int("stages.2.convs.0.bias" in w))
     x = sample(x, theta.reshape(2, 3)).ravel()
     return np.maximum(x @ w["fc1.kernel"] + w["fc1.bias"], 0) @ w["fc2.kernel"] + w["fc2.bias"]
