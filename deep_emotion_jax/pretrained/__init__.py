@@ -20,7 +20,7 @@ def load_pretrained(name: str) -> Trained:
 
     Args:
       name: "fer2013-paper" is the paper's network, 47,657 parameters, "fer2013-wide" our wider one,
-        691,615 parameters, both trained on FER-2013. Or the path of a .safetensors file, such as a
+        968,479 parameters, both trained on FER-2013. Or the path of a .safetensors file, such as a
         training leaves in its weights/ folder.
 
     Raises:
