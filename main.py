@@ -161,18 +161,20 @@ def parse_flags(argv: list[str]) -> list[str]:
         # Not as the flag's default: that would be read before errors can be caught.
         argv = [argv[0], f"--config={DEFAULT_CONFIG}", *argv[1:]]
     for file in given:
-        if not file.endswith(".py") or not Path(file).is_file():
+        path = Path(file.partition(":")[0])  # what follows is for its get_config
+        if path.suffix != ".py" or not path.is_file():
             raise UserError(
-                f"--config={file} is no Python file; {HERE / 'configs'} holds the ones there are"
+                f"--config={path} is no Python file; {HERE / 'configs'} holds the ones there are"
             )
     try:
         rest = app.parse_flags_with_usage(argv)
         _ = CONFIG.value.seed  # a config that could not be read says so only here
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split()).strip("\"'")
-        if reason.isidentifier():
-            reason = f"no setting is called {reason!r}"
-        raise UserError(f"--config: {reason}; configs/default.py lists all settings") from error
+    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        reason = str(error)
+        if isinstance(error.__context__, KeyError):
+            reason = f"no setting is called {error.__context__.args[0]}"
+        lines = " ".join(reason.split())
+        raise UserError(f"--config: {lines}; configs/default.py lists all settings") from error
     if len(rest) > 1:
         raise UserError(
             f"unexpected argument {rest[1]!r}: settings are given as --config.NAME=VALUE"

@@ -66,3 +66,14 @@ def test_missing_raw_data_says_where_to_get_it(tmp_path):
 def test_a_typo_is_one_message(tmp_path, prepared, argument, words):
     settings = (f"--workdir={tmp_path}", f"--config.data_dir={prepared}")
     fails("main.py", argument, *settings, words=words)
+
+
+def test_a_config_may_take_an_argument_and_read_files(tmp_path):
+    config = tmp_path / "own.py"
+    config.write_text(
+        "from configs import default\n\n\ndef get_config(protocol):\n"
+        "    config = default.get_config()\n    config.protocol = protocol\n    return config\n"
+    )
+    fails("main.py", f"--config={config}:subject", words=("'subject'", "subjects"))
+    config.write_text(f"open({str(tmp_path / 'nowhere.txt')!r})\n")
+    fails("main.py", f"--config={config}", words=("nowhere.txt",))
