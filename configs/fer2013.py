@@ -1,7 +1,7 @@
 """The paper's network on FER-2013, our best recipe so far.
 
 63.7 ± 0.4 % of PublicTest in the best of 200 epochs (mean and standard deviation of seeds 0 to 2;
-2026-11-25; 22 minutes a seed on two cores). The shipped weights are seed 0: 64.0 %.
+2026-11-25). The shipped weights are seed 0: 64.0 %, 22 minutes on two cores.
 
 python main.py --config configs/fer2013.py --config.manual_dir=PATH --workdir runs/fer2013
 """

@@ -6,7 +6,8 @@ layers, augmentation unspecified. Open, and chosen here: lambda = 0.001 (the quo
 batch 128, dropout 0.5, mirroring as the only augmentation.
 
 52.0 ± 1.4 % of PublicTest after epoch 500, 53.1 ± 1.1 % in the best epoch (mean and standard
-deviation of seeds 0 to 2; 2026-11-25; 96 minutes a seed on one core; see docs/experiments.md).
+deviation of seeds 0 to 2; 2026-11-24 and 25; 96 to 105 minutes a seed on one core; see
+docs/experiments.md).
 
     python main.py --config configs/fer2013_paper.py --config.manual_dir=PATH \
         --workdir runs/fer2013_paper
