@@ -27,16 +27,16 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from deep_emotion_jax import metrics, report
-from deep_emotion_jax.data import Split
+from deep_emotion_jax.data.folds import Fold, join, make_folds
+from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.errors import UserError
+from deep_emotion_jax.evaluation import figures, metrics
+from deep_emotion_jax.evaluation.regions import truth_scores, write_regions, write_telling_faces
+from deep_emotion_jax.evaluation.robustness import AMOUNTS, CHANGES, accuracy_under_change
+from deep_emotion_jax.evaluation.scoring import predict_logits, score_cells, write_predictions
+from deep_emotion_jax.evaluation.tables import mean_and_deviation, results_table
+from deep_emotion_jax.nn.weights import Trained, load_model
 from deep_emotion_jax.pretrained import load_pretrained
-from deep_emotion_jax.protocols import Fold, join, make_folds
-from deep_emotion_jax.regions import truth_scores, write_regions, write_telling_faces
-from deep_emotion_jax.robustness import AMOUNTS, CHANGES, accuracy_under_change
-from deep_emotion_jax.scoring import predict_logits, score_cells, write_predictions
-from deep_emotion_jax.tables import mean_and_deviation, results_table
-from deep_emotion_jax.weights import Trained, load_model
 
 PARTS = ("train", "validation", "test")
 
@@ -110,7 +110,7 @@ def evaluate(options: argparse.Namespace) -> None:
     print(f"{name}, {options.split} split{averaging}, {found[0].count} images\n")
     recalls = [f"recall {label}" for label in class_names]
     header = ("run", "accuracy %", "95 % interval", "macro-F1", "calibration error", *recalls)
-    print(report.markdown_table(header, rows))
+    print(figures.markdown_table(header, rows))
     if over_runs.std is not None:
         low, high = over_runs.interval95 or (0, 0)
         print(
@@ -121,10 +121,10 @@ def evaluate(options: argparse.Namespace) -> None:
         stem = f"evaluate_{options.split}" + ("_flip" if options.flip else "")
         matrix = np.sum([score.confusion_matrix for score in found], axis=0)
         title = f"{name} {options.split}{averaging}: {np.trace(matrix) / matrix.sum():.2%}"
-        report.confusion_matrix_png(matrix, class_names, folder / f"{stem}.png", title)
-        report.confusion_matrix_csv(matrix, class_names, folder / f"{stem}.csv")
+        figures.confusion_matrix_png(matrix, class_names, folder / f"{stem}.png", title)
+        figures.confusion_matrix_csv(matrix, class_names, folder / f"{stem}.csv")
         runs = {entry.name: score.to_json() for entry, score in zip(entries, found, strict=True)}
-        report.write_json(
+        figures.write_json(
             folder / f"{stem}.json", {"over_runs": dataclasses.asdict(over_runs), "runs": runs}
         )
         print(f"\nresults in {folder}: {stem}.json, {stem}.png, {stem}.csv")
@@ -145,7 +145,7 @@ def regions(options: argparse.Namespace) -> None:
     if faces.evidence is not None:
         scores = truth_scores(model, faces, len(class_names))
         written.append(folder / f"{named}.json")
-        report.write_json(written[-1], scores)
+        figures.write_json(written[-1], scores)
         chance = scores.pop("chance")
         print(f"{chance['faces']} faces; the true regions cover {chance['mask']:.1%} of them\n")
         header = (
@@ -165,7 +165,7 @@ def regions(options: argparse.Namespace) -> None:
             )
             for method, score in scores.items()
         ]
-        print(report.markdown_table(header, rows) + "\n")
+        print(figures.markdown_table(header, rows) + "\n")
     print(f"results in {', '.join(map(str, written))}")
 
 
@@ -186,11 +186,11 @@ def robustness(options: argparse.Namespace) -> None:
             over_runs = [metrics.mean_and_interval(shares) for shares in zip(*runs, strict=True)]
             cells = [mean_and_deviation(each.mean, each.std, digits=1) for each in over_runs]
             rows.append((name, change, *cells))
-    print(report.markdown_table(("network", "change", *(f"{a:.0%}" for a in AMOUNTS)), rows))
+    print(figures.markdown_table(("network", "change", *(f"{a:.0%}" for a in AMOUNTS)), rows))
     options.out.mkdir(parents=True, exist_ok=True)
     figure, numbers = options.out / "robustness.png", options.out / "robustness.json"
-    report.robustness_png(curves, AMOUNTS, figure, f"Accuracy on changed {options.split} faces")
-    report.write_json(numbers, {"amounts": AMOUNTS, "accuracy": curves})
+    figures.robustness_png(curves, AMOUNTS, figure, f"Accuracy on changed {options.split} faces")
+    figures.write_json(numbers, {"amounts": AMOUNTS, "accuracy": curves})
     print(f"\nresults in {figure}, {numbers}")
 
 

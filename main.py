@@ -28,21 +28,21 @@ from ml_collections import ConfigDict, config_flags
 from tensorflow_datasets.core import DatasetBuilder
 
 from datasets.common import prepare
-from deep_emotion_jax import distributed
-from deep_emotion_jax.augment import Augmentation
-from deep_emotion_jax.data import Split
-from deep_emotion_jax.distill import with_teacher
+from deep_emotion_jax.data.folds import join, make_folds
+from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.errors import UserError
-from deep_emotion_jax.fit import Run, fit
-from deep_emotion_jax.model import DeepEmotion
+from deep_emotion_jax.evaluation.report import write_results
+from deep_emotion_jax.nn.model import DeepEmotion
+from deep_emotion_jax.nn.weights import start_from
 from deep_emotion_jax.pretrained import load_pretrained
-from deep_emotion_jax.protocols import join, make_folds
-from deep_emotion_jax.results import write_results
-from deep_emotion_jax.settings import check_settings
-from deep_emotion_jax.stopping import STOPPED_EXIT_CODE, Stopped
-from deep_emotion_jax.train import Recipe
-from deep_emotion_jax.weights import start_from
-from deep_emotion_jax.workdir import claim_workdir, provenance
+from deep_emotion_jax.runtime import multihost
+from deep_emotion_jax.runtime.signals import STOPPED_EXIT_CODE, Stopped
+from deep_emotion_jax.runtime.workdir import claim_workdir, provenance
+from deep_emotion_jax.training.augment import Augmentation
+from deep_emotion_jax.training.config import check_settings
+from deep_emotion_jax.training.distill import with_teacher
+from deep_emotion_jax.training.epoch import Recipe
+from deep_emotion_jax.training.loop import Run, fit
 
 HERE = Path(__file__).parent
 DEFAULT_CONFIG = str(HERE / "configs/synthetic_faces.py")
@@ -81,10 +81,10 @@ def load_dataset(config: ConfigDict) -> tuple[dict[str, Split], list[str]]:
         return builder
 
     # One process prepares; the others then find the dataset, or prepare it on a disk of their own.
-    distributed.in_step(prepared, only_first=True)
-    builder = distributed.in_step(prepared)
+    multihost.in_step(prepared, only_first=True)
+    builder = multihost.in_step(prepared)
     splits = {
-        name: distributed.read_split(builder.as_data_source(split=name))
+        name: multihost.read_split(builder.as_data_source(split=name))
         for name in builder.info.splits
     }
     return splits, builder.info.features["label"].names
@@ -108,7 +108,7 @@ def run(
 ) -> None:
     """Trains the folds of the config's protocol, once for each seed, and reports to a folder."""
     check_settings(config)
-    distributed.require_same([config.to_dict(), str(workdir)], "settings")
+    multihost.require_same([config.to_dict(), str(workdir)], "settings")
     print(f"{len(jax.devices())} x {jax.devices()[0].device_kind}; results go to {workdir}")
     splits, class_names = load_dataset(config)
     runs = [
@@ -132,7 +132,7 @@ def run(
     about = provenance(config, data, [run.name for run in runs])
     with ExitStack() as stack:
         claim = claim_workdir(workdir, about, accept_changes=accept_changes)
-        distributed.in_step(lambda: stack.enter_context(claim), only_first=True)
+        multihost.in_step(lambda: stack.enter_context(claim), only_first=True)
         state, records = fit(
             models,
             make_recipe(config),
@@ -142,7 +142,7 @@ def run(
             seconds_between_checkpoints=config.seconds_between_checkpoints,
             about=about,
         )
-        distributed.in_step(
+        multihost.in_step(
             lambda: write_results(
                 models, state, records, data, runs, class_names, config, about, workdir
             ),
@@ -192,7 +192,7 @@ def main(argv: list[str]) -> None:
     del argv
     logging.set_verbosity(logging.WARNING)
     workdir = Path(WORKDIR.value or f"runs/{config_name()}")
-    with distributed.joined() if DISTRIBUTED.value else nullcontext():
+    with multihost.joined() if DISTRIBUTED.value else nullcontext():
         run(CONFIG.value, workdir, accept_changes=ACCEPT_CHANGES.value)
 
 

@@ -21,9 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import common
-from deep_emotion_jax.augment import Augmentation
-from deep_emotion_jax.data import steps_per_epoch
-from deep_emotion_jax.train import (
+from deep_emotion_jax.data.split import steps_per_epoch
+from deep_emotion_jax.training.augment import Augmentation
+from deep_emotion_jax.training.epoch import (
     Recipe,
     for_each_run,
     init_state,

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 OURS = """
 import json, time
 began = time.perf_counter()
-from deep_emotion_jax.predict import Predictor
+from deep_emotion_jax.inference.predictor import Predictor
 imported = time.perf_counter()
 from skimage.data import astronaut
 photo = astronaut()

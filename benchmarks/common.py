@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from deep_emotion_jax.model import DeepEmotion
+from deep_emotion_jax.nn.model import DeepEmotion
 
 CORES = os.cpu_count() or 1
 RESULTS = Path(__file__).parent / "results"

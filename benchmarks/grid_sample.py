@@ -20,8 +20,8 @@ import torch
 from torch.nn import functional
 
 from benchmarks import common
-from deep_emotion_jax.augment import Augmentation, random_theta
-from deep_emotion_jax.spatial_transformer import affine_grid, grid_sample
+from deep_emotion_jax.nn.spatial_transformer import affine_grid, grid_sample
+from deep_emotion_jax.training.augment import Augmentation, random_theta
 
 torch.set_num_threads(common.CORES)
 

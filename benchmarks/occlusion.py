@@ -15,8 +15,8 @@ import numpy as np
 from flax import nnx
 
 from benchmarks import common
-from deep_emotion_jax.explain import blurred, occlusion_maps
-from deep_emotion_jax.train import make_logits, split_model
+from deep_emotion_jax.attribution import blurred, occlusion_maps
+from deep_emotion_jax.training.epoch import make_logits, split_model
 
 WINDOW, STRIDE = 4, 1
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from datasets.common import prepare
 from datasets.synthetic_faces import synthetic_faces_dataset_builder as faces
-from deep_emotion_jax.data import load_split
+from deep_emotion_jax.data.split import load_split
 
 IMAGE_BYTES = 48 * 48
 GRADIENT_BYTES = 4 * 47_657

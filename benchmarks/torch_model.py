@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from deep_emotion_jax.model import DeepEmotion
+    from deep_emotion_jax.nn.model import DeepEmotion
 
 torch.set_num_threads(os.cpu_count() or 1)
 

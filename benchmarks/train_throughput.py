@@ -29,11 +29,11 @@ from torch.nn import functional
 
 from benchmarks import common
 from benchmarks.torch_model import torch_copy
-from deep_emotion_jax.augment import Augmentation
-from deep_emotion_jax.data import Split, steps_per_epoch
-from deep_emotion_jax.fit import Run, fit
-from deep_emotion_jax.protocols import Fold
-from deep_emotion_jax.train import Recipe, init_state, make_epoch, make_optimizer
+from deep_emotion_jax.data.folds import Fold
+from deep_emotion_jax.data.split import Split, steps_per_epoch
+from deep_emotion_jax.training.augment import Augmentation
+from deep_emotion_jax.training.epoch import Recipe, init_state, make_epoch, make_optimizer
+from deep_emotion_jax.training.loop import Run, fit
 
 LEARNING_RATE = 1e-3
 

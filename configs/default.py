@@ -12,12 +12,12 @@ def get_config() -> ConfigDict:
     config.dataset_config = ""  # one of the builder's configs; empty: its first
     config.manual_dir = ""  # the raw data: a folder, or the downloaded file itself
     config.data_dir = "data"  # the prepared data
-    config.protocol = "official"  # or "paper", "subjects": see deep_emotion_jax.protocols
+    config.protocol = "official"  # or "paper", "subjects": see deep_emotion_jax.data.folds
 
     config.init_from = ""  # weights to start from: a shipped network or a .safetensors file
     config.teacher = ""  # a trained network to learn from: a shipped name or a .safetensors file
 
-    config.model = ConfigDict()  # arguments of deep_emotion_jax.model.DeepEmotion
+    config.model = ConfigDict()  # arguments of deep_emotion_jax.nn.model.DeepEmotion
     config.model.attention = "features"
     config.model.localization = "figure"
     config.model.trunk = "figure"
@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
     config.model.dropout = 0.2
     config.model.init = "he"
 
-    config.recipe = ConfigDict()  # deep_emotion_jax.train.Recipe
+    config.recipe = ConfigDict()  # deep_emotion_jax.training.epoch.Recipe
     config.recipe.batch_size = 128
     config.recipe.learning_rate = 3e-3
     config.recipe.optimizer = "adam"
@@ -40,7 +40,7 @@ def get_config() -> ConfigDict:
     config.num_epochs = 60
     config.seconds_between_checkpoints = 15.0
 
-    config.augmentation = ConfigDict()  # deep_emotion_jax.augment.Augmentation
+    config.augmentation = ConfigDict()  # deep_emotion_jax.training.augment.Augmentation
     config.augmentation.flip = True
     config.augmentation.shift = 0.0
     config.augmentation.rotate = 0.0

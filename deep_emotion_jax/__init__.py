@@ -8,12 +8,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deep_emotion_jax.predict import Predictor
+    from deep_emotion_jax.inference.predictor import Predictor
     from deep_emotion_jax.pretrained import load_pretrained
 
 __all__ = ["Predictor", "load_pretrained"]
 
-_HOMES = {"Predictor": "predict", "load_pretrained": "pretrained"}
+_HOMES = {"Predictor": "inference.predictor", "load_pretrained": "pretrained"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,6 @@
 """python -m deep_emotion_jax COMMAND: what can be done with a trained network.
 
-Every command is a module `<command>_command` with `configure(parser)`, which adds its arguments,
+Every command is a module `cli.<command>` with `configure(parser)`, which adds its arguments,
 and `run(arguments)`, which returns the exit code. What takes long to import is imported in `run`.
 
 Exit codes: 0 done; 1 done, but for files that could not be read; 2 a mistake in the arguments or
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m deep_emotion_jax", allow_abbrev=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, summary in COMMANDS.items():
-        module = importlib.import_module(f"deep_emotion_jax.{name}_command")
+        module = importlib.import_module(f"deep_emotion_jax.cli.{name}")
         command = commands.add_parser(
             name,
             help=summary,

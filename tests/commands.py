@@ -7,6 +7,7 @@ from pathlib import Path
 from deep_emotion_jax.__main__ import main
 
 ROOT = Path(__file__).parent.parent
+GOLDEN_FILES = ROOT / "tests" / "golden"
 
 
 def run(*arguments, cwd=ROOT):

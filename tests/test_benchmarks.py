@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import accelerator, common, scaling_model
-from deep_emotion_jax import conv
+from deep_emotion_jax.nn import conv
 
 
 def test_sides_take_turns_and_the_first_call_is_not_timed(monkeypatch):

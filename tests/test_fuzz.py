@@ -85,7 +85,7 @@ def test_loading_weights_never_imports_pickled_objects(tmp_path):
 import pickle, _pickle
 def refuse(*_, **__): raise SystemExit("unpickled")
 import deep_emotion_jax
-from deep_emotion_jax.weights import load_model
+from deep_emotion_jax.nn.weights import load_model
 pickle.load = pickle.loads = _pickle.load = _pickle.loads = refuse
 pickle.Unpickler = _pickle.Unpickler = pickle._Unpickler = refuse
 deep_emotion_jax.load_pretrained("fer2013-paper")

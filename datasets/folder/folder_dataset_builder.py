@@ -12,9 +12,9 @@ from absl import logging
 from tqdm.auto import tqdm
 
 from datasets import common
+from deep_emotion_jax.data.folds import hash_order
+from deep_emotion_jax.data.pictures import PICTURE_SUFFIXES, read_picture
 from deep_emotion_jax.errors import UserError
-from deep_emotion_jax.media import PICTURE_SUFFIXES, read_picture
-from deep_emotion_jax.protocols import hash_order
 
 SPLITS = ("train", "validation", "test")
 SHARE = 0.15  # of every class, for validation and for the test

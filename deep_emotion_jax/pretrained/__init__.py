@@ -4,7 +4,7 @@ from importlib import resources
 from pathlib import Path
 
 from deep_emotion_jax.errors import UserError
-from deep_emotion_jax.weights import Trained, load_model
+from deep_emotion_jax.nn.weights import Trained, load_model
 
 
 def pretrained_names() -> list[str]:

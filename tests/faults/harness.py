@@ -29,7 +29,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from datasets.synthetic_faces.synthetic_faces_dataset_builder import Builder
-from deep_emotion_jax.data import load_split
+from deep_emotion_jax.data.split import load_split
 
 # The forked children have imported everything already: a start takes half the time.
 _FORKS = multiprocessing.get_context("forkserver")
@@ -61,7 +61,7 @@ def _child(arguments, log, number, saves, delay):
     sys.stdout, sys.stderr = os.fdopen(1, "w", 1), os.fdopen(2, "w", 1)
     sys.argv = ["main.py", *arguments]
     import main
-    from deep_emotion_jax.checkpoint import Checkpoints
+    from deep_emotion_jax.runtime.checkpoint import Checkpoints
 
     save, count = Checkpoints.save, 0
 

@@ -9,7 +9,7 @@ import time
 
 from commands import ROOT, fails, run, train_arguments
 
-from deep_emotion_jax import stopping
+from deep_emotion_jax.runtime import signals
 from tests.faults import harness
 
 
@@ -64,10 +64,10 @@ class Slow:
 
 
 def test_a_long_epoch_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr(stopping, "SECONDS_TO_STOP", 0.05)
-    assert stopping.ready_or_stopped(Slow(50), [])
-    assert stopping.ready_or_stopped(Slow(0), ["SIGTERM"])
-    assert not stopping.ready_or_stopped(Slow(10**9), ["SIGTERM"])
+    monkeypatch.setattr(signals, "SECONDS_TO_STOP", 0.05)
+    assert signals.ready_or_stopped(Slow(50), [])
+    assert signals.ready_or_stopped(Slow(0), ["SIGTERM"])
+    assert not signals.ready_or_stopped(Slow(10**9), ["SIGTERM"])
 
 
 def test_a_killed_preparation_is_redone_once_by_two_at_once(prepared, tmp_path):

@@ -18,9 +18,10 @@ from datasets import common, files
 from datasets.fer2013 import sources
 from datasets.ferg import ferg_dataset_builder as ferg
 from datasets.jaffe import jaffe_dataset_builder as jaffe
-from deep_emotion_jax import annotate, media
+from deep_emotion_jax.data import pictures
 from deep_emotion_jax.errors import UserError
-from deep_emotion_jax.weights import load_model
+from deep_emotion_jax.inference import drawing
+from deep_emotion_jax.nn.weights import load_model
 
 from . import seeds
 from .targets import predictor
@@ -200,7 +201,7 @@ def _predict_links_and_pipes(folder: Path) -> Case:
 
     def read() -> None:
         errors: list[UserError] = []
-        found = [picture.source for picture in media.read([str(folder)], errors.append)]
+        found = [picture.source for picture in pictures.read([str(folder)], errors.append)]
         assert found == [str(folder / "angry" / "good.png")]
         assert len(errors) == 4
 
@@ -209,11 +210,11 @@ def _predict_links_and_pipes(folder: Path) -> Case:
 
 def _predict_a_pipe_by_name(folder: Path) -> Case:
     os.mkfifo(folder / "a.png")
-    return lambda: media.read_picture(folder / "a.png")
+    return lambda: pictures.read_picture(folder / "a.png")
 
 
 def _predict_zeros_without_end(folder: Path) -> Case:
-    return lambda: media.read_picture("/dev/zero")
+    return lambda: pictures.read_picture("/dev/zero")
 
 
 def _raw_data_that_is_a_pipe(folder: Path) -> Case:
@@ -269,14 +270,14 @@ def _picture_claims_many_pixels(folder: Path) -> Case:
 
     def read() -> None:
         _refused(lambda: common.read_image(data, folder / "a.png"))
-        _refused(lambda: media.read_picture(folder / "a.png"))
+        _refused(lambda: pictures.read_picture(folder / "a.png"))
 
     return read
 
 
 def _picture_unpacks_to_more_than_it_claims(folder: Path) -> Case:
     (folder / "a.png").write_bytes(_png(48, 48, zlib.compress(ZEROS * 200)))
-    return lambda: media.read_picture(folder / "a.png")
+    return lambda: pictures.read_picture(folder / "a.png")
 
 
 def _picture_with_a_text_bomb(folder: Path) -> Case:
@@ -285,7 +286,7 @@ def _picture_with_a_text_bomb(folder: Path) -> Case:
     file = io.BytesIO()
     Image.fromarray(seeds.FACE).save(file, "PNG", pnginfo=info)
     (folder / "a.png").write_bytes(file.getvalue())
-    return lambda: media.read_picture(folder / "a.png")
+    return lambda: pictures.read_picture(folder / "a.png")
 
 
 def _smallest_pictures(folder: Path) -> Case:
@@ -296,13 +297,13 @@ def _smallest_pictures(folder: Path) -> Case:
 
     def read() -> None:
         errors: list[UserError] = []
-        pictures = list(media.read([str(folder)], errors.append))
+        found = list(pictures.read([str(folder)], errors.append))
         assert len(errors) == 1
         assert "empty.png" in str(errors[0])
-        for prediction in predictor().stream(pictures):
+        for prediction in predictor().stream(found):
             assert len(prediction.faces) == 1
             maps = [np.zeros((48, 48))] * len(prediction.faces)
-            annotate.draw(prediction, maps)
+            drawing.draw(prediction, maps)
         for path in sorted(folder.glob("?.png")):
             common.face_image(common.read_image(path.read_bytes(), path))
 
@@ -322,7 +323,7 @@ def _pixels_that_are_not_finite(folder: Path) -> Case:
 def _annotated_pictures_stay_in_their_folder(folder: Path) -> Case:
     def read() -> None:
         for source in ("../../a.jpg", "/etc/passwd", "a/../../b.jpg", "..", "//x/y.png"):
-            path = annotate.path_in(folder / "out", media.Picture(source, np.zeros((1, 1, 3))))
+            path = drawing.path_in(folder / "out", pictures.Picture(source, np.zeros((1, 1, 3))))
             assert path.resolve().is_relative_to((folder / "out").resolve()), source
 
     return read

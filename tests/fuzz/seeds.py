@@ -11,8 +11,8 @@ import numpy as np
 from flax import nnx
 from PIL import Image
 
-from deep_emotion_jax.model import DeepEmotion
-from deep_emotion_jax.weights import save_model
+from deep_emotion_jax.nn.model import DeepEmotion
+from deep_emotion_jax.nn.weights import save_model
 
 FACE = np.random.default_rng(0).integers(0, 256, (48, 48), np.uint8)
 

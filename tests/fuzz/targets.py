@@ -25,10 +25,10 @@ from datasets.ck_plus import sources as ck_sources
 from datasets.fer2013 import ferplus, sources
 from datasets.ferg import ferg_dataset_builder as ferg
 from datasets.jaffe import jaffe_dataset_builder as jaffe
-from deep_emotion_jax import faces, media
+from deep_emotion_jax.data import detectors, pictures
 from deep_emotion_jax.errors import UserError
-from deep_emotion_jax.predict import Predictor
-from deep_emotion_jax.weights import load_model
+from deep_emotion_jax.inference.predictor import Predictor
+from deep_emotion_jax.nn.weights import load_model
 
 from . import seeds
 from .mutate import mutate
@@ -245,7 +245,7 @@ def _read_weights_description(folder: Path, data: bytes) -> Callable[[], object]
 @cache
 def predictor() -> Predictor:
     """The shipped network; the pictures are faces already."""
-    return Predictor.from_pretrained("fer2013-paper", faces.whole_picture)
+    return Predictor.from_pretrained("fer2013-paper", detectors.whole_picture)
 
 
 def _predict(path: Path) -> None:
@@ -320,7 +320,7 @@ TARGETS = {
     ),
     "picture file": Target(
         lambda _: seeds.all_pictures(),
-        _file("a.png", lambda path: faces.whole_picture(media.read_picture(path))),
+        _file("a.png", lambda path: detectors.whole_picture(pictures.read_picture(path))),
     ),
     "predict, file": Target(lambda _: seeds.all_pictures(), _file("a.png", _predict)),
     "predict, array": Target(lambda _: [seeds.FACE.tobytes(), b"\0" * 64], _bytes(_predict_array)),

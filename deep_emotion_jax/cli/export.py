@@ -1,0 +1,63 @@
+"""Writes a network for use without this package: ONNX, StableHLO, or a web page.
+
+Every file is run before it is written, and must give the network's own numbers. --stablehlo also
+writes FILE.json: classes, preprocessing and outputs, which the ONNX file holds in its metadata.
+--web needs npm (Node.js) and a network connection once, to fetch ONNX Runtime for the browser; the
+page then runs from any static server, such as python -m http.server, and talks to no other.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from deep_emotion_jax.errors import UserError
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument(
+        "--model",
+        default="fer2013-paper",
+        metavar="NAME_OR_PATH",
+        help="a network of the package or a .safetensors file (default: %(default)s)",
+    )
+    parser.add_argument("--onnx", type=Path, metavar="FILE", help="for ONNX Runtime and others")
+    parser.add_argument("--stablehlo", type=Path, metavar="FILE", help="for jax.export.deserialize")
+    parser.add_argument(
+        "--web", type=Path, metavar="DIR", help="a page that runs it in the browser"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Exports.
+
+    Raises:
+      UserError: for no file to write, a network that cannot be loaded or exported, a missing
+        extra or npm, or a place that cannot be written.
+    """
+    if not (arguments.onnx or arguments.stablehlo or arguments.web):
+        raise UserError("say what to write: --onnx FILE, --stablehlo FILE or --web DIR")
+
+    from deep_emotion_jax.export import programs
+    from deep_emotion_jax.export.webpage import write_page
+    from deep_emotion_jax.pretrained import load_pretrained
+
+    trained = load_pretrained(arguments.model)
+    try:
+        if arguments.onnx:
+            _write(arguments.onnx, programs.to_onnx(trained))
+        if arguments.stablehlo:
+            _write(arguments.stablehlo, programs.to_stablehlo(trained))
+            text = json.dumps(programs.description(trained), indent=2)
+            _write(Path(f"{arguments.stablehlo}.json"), text.encode())
+        if arguments.web:
+            write_page(trained, arguments.web)
+            print(f"{arguments.web}: python -m http.server --bind 127.0.0.1 -d {arguments.web}")
+    except OSError as error:
+        raise UserError(f"cannot write {error.filename}: {error.strerror}") from error
+    return 0
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+    print(f"{path}: {len(data):,} bytes")

@@ -1,0 +1,1 @@
+"""Pictures, faces, splits and folds."""

@@ -1,0 +1,1 @@
+"""Networks for other programs: StableHLO, ONNX, a web page."""

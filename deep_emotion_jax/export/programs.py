@@ -1,0 +1,141 @@
+"""Trained networks for other programs: ONNX, and StableHLO for JAX without this package.
+
+    trained = load_pretrained("fer2013-paper")
+    Path("fer.onnx").write_bytes(to_onnx(trained))
+    Path("fer.stablehlo").write_bytes(to_stablehlo(trained))
+
+Both take `images` float32 [N, 48, 48, 1] in [0, 1], for any N, and give logits [N, K] and, if the
+network has a sampler, theta [N, 2, 3]. Both are run before they are handed out, and must give the
+network's own numbers. How to make the images and read the logits is told by `description`: the ONNX
+file carries it in its metadata; a StableHLO file cannot, so the command writes it beside it.
+
+Needs the extra `export` (onnx, onnxruntime, flatbuffers).
+"""
+
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from deep_emotion_jax.errors import UserError
+from deep_emotion_jax.inference.predictor import FEATURES_SPAN
+from deep_emotion_jax.nn.conv import plain_stage
+from deep_emotion_jax.nn.model import IMAGE_SIZE, ConvStage
+from deep_emotion_jax.nn.weights import Trained, fold_batch_norm
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+TOLERANCE = 1e-4
+"""Largest difference to the network's own logits; for logits beyond 1, in units of the largest."""
+
+PREPROCESSING = (
+    "Grey: ITU-R 601 luma. Cut the square that frames the face, forehead to chin and ear to ear; "
+    "resize it to 48 x 48 with a bilinear (triangle) filter that averages when it shrinks, as "
+    "Pillow's Image.resize does; divide by 255."
+)
+
+
+def description(trained: Trained) -> dict[str, Any]:
+    """What it takes to use an exported network alone, as JSON can hold it.
+
+    `region_span` is the side of the square that theta is drawn on, in units of the face's: theta's
+    coordinates times this, from -1 to 1 over the face, are what the sampler attends to.
+    """
+    sampler = trained.model.attention
+    return {
+        "classes": list(trained.classes),
+        "input": "images float32 [N, 48, 48, 1] in [0, 1]",
+        "preprocessing": PREPROCESSING,
+        "outputs": ["logits"] + (["theta"] if sampler != "none" else []),
+        "postprocessing": "softmax of the logits gives the classes' probabilities",
+        "attention": sampler,
+        "region_span": FEATURES_SPAN if sampler == "features" else 1.0,
+        "about": trained.about,
+    }
+
+
+def to_stablehlo(trained: Trained) -> bytes:
+    """The network as `jax.export.deserialize` reads it, for CPUs, NVIDIA GPUs and TPUs.
+
+    JAX promises to read it for six months of releases, in either direction.
+
+    Raises:
+      UserError: without the extra, or if the result does not give the network's numbers.
+    """
+    model = fold_batch_norm(trained.model)
+    for _, module in nnx.iter_modules(model):
+        if isinstance(module, ConvStage):
+            module.form = plain_stage  # not the form that is fastest on this machine
+
+    def program(images: jax.Array) -> tuple[jax.Array, ...]:
+        logits = model(images)
+        return (logits,) if model.localization is None else (logits, model.theta(images))
+
+    (batch,) = jax.export.symbolic_shape("batch")
+    images = jax.ShapeDtypeStruct((batch, IMAGE_SIZE, IMAGE_SIZE, 1), jnp.float32)
+    try:
+        data = jax.export.export(jax.jit(program), platforms=PLATFORMS)(images).serialize()
+        read = jax.export.deserialize(data)
+    except ImportError as error:
+        raise _no_extra(error) from error
+    _check(trained, "StableHLO program", _quick_jit(read.call))
+    return bytes(data)
+
+
+def to_onnx(trained: Trained) -> bytes:
+    """The network as an ONNX file, with `description` in its metadata, one entry a name.
+
+    Raises:
+      UserError: without the extra, or if ONNX Runtime does not give the network's numbers.
+    """
+    try:
+        import onnx
+        import onnxruntime
+
+        from deep_emotion_jax.export.onnx_graph import onnx_graph
+    except ImportError as error:
+        raise _no_extra(error) from error
+    graph = onnx_graph(trained.model)
+    graph.producer_name = "deep_emotion_jax"
+    text = {name: _text(value) for name, value in description(trained).items()}
+    onnx.helper.set_model_props(graph, text)
+    onnx.checker.check_model(graph, full_check=True)
+    data = graph.SerializeToString()
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    _check(trained, "ONNX graph", lambda images: session.run(None, {"images": images}))
+    return data
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _check(trained: Trained, what: str, program: Any) -> None:
+    """Runs an exported network on 100 pictures of noise, coarse to fine."""
+    random = np.random.default_rng(0)
+    images = []
+    for i in range(100):
+        side = IMAGE_SIZE >> i % 4
+        noise = random.random((side, side, 1), np.float32)
+        images.append(noise.repeat(1 << i % 4, axis=0).repeat(1 << i % 4, axis=1))
+    batch = np.stack(images)
+    expected = np.asarray(_quick_jit(trained.model)(batch))
+    difference = np.abs(np.asarray(program(batch)[0]) - expected).max()
+    if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
+        raise UserError(
+            f"the {what} gives logits that differ from the network's by {difference:.3g}: it is "
+            "not exported; are the network's weights sound?"
+        )
+
+
+def _quick_jit(function: Any) -> Any:
+    # It runs once: compiling with all of LLVM's effort takes five times as long.
+    on_cpu = jax.default_backend() == "cpu"
+    options: Any = {"xla_backend_optimization_level": 0} if on_cpu else None
+    return jax.jit(lambda images: function(images), compiler_options=options)
+
+
+def _no_extra(error: ImportError) -> UserError:
+    return UserError(f"exporting needs more ({error}): pip install 'deep-emotion-jax[export]'")

@@ -1,0 +1,1 @@
+"""What keeps a run alive: checkpoints, locks, logs, signals, many processes."""

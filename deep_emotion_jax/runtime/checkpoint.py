@@ -1,0 +1,180 @@
+"""Orbax checkpoints: all that is needed to go on bit for bit, and proof of it."""
+
+import hashlib
+import json
+import sys
+import traceback
+from logging import ERROR, LogRecord, getLogger
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+
+from deep_emotion_jax.errors import UserError
+from deep_emotion_jax.runtime.multihost import any_process
+
+Pytree = Any
+_LOGGERS = (logging.get_absl_logger(), getLogger("asyncio"))
+
+
+class Checkpoints:
+    """The two newest checkpoints of a run, one folder per epoch, written in the background.
+
+    Orbax writes to a temporary folder and renames it once complete, so a kill at any moment leaves
+    whole checkpoints only. Each holds its SHA-256, so that one that the disk has changed since is
+    not taken for whole. Use as a context manager: leaving it waits for the last write. Where many
+    processes train, all make it, save and restore together in one folder that all of them see; a
+    checkpoint of many can be restored by one and the other way round.
+
+    Args:
+      folder: where they lie; made if absent.
+
+    Raises:
+      UserError: if the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder.absolute()
+        try:
+            self._manager = ocp.CheckpointManager(
+                self._folder,
+                options=ocp.CheckpointManagerOptions(
+                    preservation_policy=ocp.checkpoint_managers.LatestN(2),
+                    cleanup_tmp_directories=True,
+                ),
+            )
+        except OSError as error:
+            raise UserError(f"cannot write to {self._folder}: {error}") from error
+
+    def __enter__(self) -> "Checkpoints":
+        for logger in _LOGGERS:
+            logger.addFilter(_not_twice)
+        self._hook, sys.unraisablehook = sys.unraisablehook, _without_leftovers
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise self._failed(error) from error
+        finally:
+            self._manager.close()
+            for logger in _LOGGERS:
+                logger.removeFilter(_not_twice)
+            sys.unraisablehook = self._hook
+
+    def save(self, epoch: int, state: Pytree, notes: dict[str, Any]) -> None:
+        """Starts writing the state as it is after `epoch` epochs.
+
+        Args:
+          epoch: names the checkpoint.
+          state: arrays, the same on every device.
+          notes: what JSON can hold; comes back from `restore_newest`.
+
+        Raises:
+          UserError: if this checkpoint or the one before it cannot be written.
+        """
+        content = {"notes": notes, "sha256": _digest(state, notes)}
+        try:
+            self._manager.save(
+                epoch,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state), content=ocp.args.JsonSave(content)
+                ),
+            )
+        except Exception as error:  # TensorStore has kinds of its own for a full disk
+            raise self._failed(error) from error
+
+    def restore_newest(self, like: Pytree) -> tuple[int, Pytree, dict[str, Any]] | None:
+        """The newest whole checkpoint, as (epoch, state, notes), or None without any.
+
+        A damaged one is reported, removed and passed over, so that training goes on from the one
+        before it.
+
+        Args:
+          like: a state of the same structure, shapes and placement.
+
+        Raises:
+          UserError: if there are checkpoints and none is whole.
+        """
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        epochs = sorted(self._manager.all_steps(), reverse=True)
+        for epoch in epochs:
+            reason = None
+            try:
+                found = self._manager.restore(
+                    epoch,
+                    args=ocp.args.Composite(
+                        state=ocp.args.StandardRestore(abstract), content=ocp.args.JsonRestore()
+                    ),
+                )
+                notes = found.content["notes"]
+                if _digest(found.state, notes) != found.content["sha256"]:
+                    raise ValueError("its content is not what was saved")
+            except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files
+                reason = _reason(error)
+                logging.warning(
+                    "checkpoint %s/%d is damaged, passing over it: %s", self._folder, epoch, reason
+                )
+            if any_process(reason is not None)[0]:
+                continue  # all go on from the same one
+            for damaged in (other for other in epochs if other > epoch):
+                self._manager.delete(damaged)
+            return epoch, found.state, notes
+        if epochs:
+            raise UserError(
+                f"no checkpoint in {self._folder} can be read; choose another --workdir, or remove "
+                "that folder to start anew"
+            )
+        return None
+
+    def _failed(self, error: Exception) -> UserError:
+        return UserError(
+            f"cannot write a checkpoint to {self._folder}: {_reason(error)}; "
+            "check that the disk has room, then start the same command again: it goes on from the "
+            "newest whole checkpoint"
+        )
+
+
+def _not_twice(record: LogRecord) -> bool:
+    """Drops the tracebacks that are logged of what Orbax raises all the same.
+
+    Its threads log them, and asyncio does of those reads of a failed restore that failed second.
+    """
+    unawaited = record.name == "asyncio" and "exception was never retrieved" in record.getMessage()
+    return record.levelno < ERROR or not (unawaited or _is_orbax(record.pathname))
+
+
+def _without_leftovers(unraisable: Any) -> None:
+    """Drops what is reported of a restore that has failed, when its unfinished reads end.
+
+    TensorStore's threads find no event loop, and coroutines of Orbax end with nobody waiting.
+    """
+    frames = traceback.extract_tb(unraisable.exc_traceback)
+    from_orbax = any(_is_orbax(frame.filename) for frame in frames)
+    if not from_orbax and str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
+
+
+def _is_orbax(source: str) -> bool:
+    """Whether a source file is one of Orbax."""
+    return "orbax" in Path(source).parts
+
+
+def _reason(error: Exception) -> str:
+    """One line; TensorStore's messages are long and name the cause at the end."""
+    line = " ".join(str(error).split())
+    return line if len(line) < 300 else f"... {line[-300:]}"
+
+
+def _digest(state: Pytree, notes: dict[str, Any]) -> str:
+    """SHA-256 of the notes, and of each array's place in the tree, type, shape and bytes."""
+    digest = hashlib.sha256(json.dumps(notes, sort_keys=True).encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        array = np.ascontiguousarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+        digest.update(array.data)
+    return digest.hexdigest()

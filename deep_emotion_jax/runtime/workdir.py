@@ -1,0 +1,158 @@
+"""A run's folder: which run it holds, where that came from, and who works in it now."""
+
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from deep_emotion_jax.data.split import Split
+from deep_emotion_jax.errors import UserError
+from deep_emotion_jax.evaluation import figures
+
+_SAME_RUN = ("config", "runs", "fingerprint")  # what must not change when a run goes on
+_LIBRARIES = ("deep-emotion-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def provenance(config: ConfigDict, data: Split, run_names: Sequence[str]) -> dict[str, Any]:
+    """Where a result comes from: config, runs, data, command, commit, device and versions.
+
+    Returns:
+      What JSON can hold. It lies in config.json, in every checkpoint and in summary.json.
+    """
+    # Where the data lies is no part of what is computed; its fingerprint is.
+    settings = {
+        key: value
+        for key, value in config.to_dict().items()
+        if key not in ("manual_dir", "data_dir")
+    }
+    about = {
+        "config": settings,
+        "runs": list(run_names),
+        "fingerprint": data.fingerprint(),
+        "command": " ".join(sys.argv),
+        "commit": commit(),
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "versions": {"python": platform.python_version(), **_versions()},
+    }
+    return json.loads(json.dumps(about))
+
+
+@contextmanager
+def claim_workdir(
+    workdir: Path, about: dict[str, Any], *, accept_changes: bool = False
+) -> Iterator[None]:
+    """Holds the folder for this process alone, and for runs of one config and one dataset.
+
+    The kernel drops the lock when the process ends, however it ends. Other versions, another
+    commit or another device are named and taken: they change bits at most.
+
+    Args:
+      workdir: made if absent.
+      about: what `provenance` returns; written to config.json.
+      accept_changes: go on with another config or other data all the same.
+
+    Raises:
+      UserError: if another process works there, or if the folder belongs to another config or
+        other data, naming the differences.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = (workdir / "lock").open("a+")
+    except OSError as error:
+        raise UserError(f"cannot write to the workdir {workdir}: {error}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise UserError(
+                f"another run works in {workdir} now ({lock.read().strip() or 'just started'}); "
+                "wait until it ends, or give another --workdir"
+            ) from None
+        _compare(workdir, about, accept_changes)
+        try:
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            lock.flush()
+            figures.write_json(workdir / "config.json", about)
+        except OSError as error:
+            raise UserError(f"cannot write to the workdir {workdir}: {error}") from error
+        yield
+
+
+def _compare(workdir: Path, about: dict[str, Any], accept_changes: bool) -> None:
+    """Refuses another run's folder, and names other circumstances."""
+    path = workdir / "config.json"
+    if not path.exists():
+        return
+    try:
+        before = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(
+            f"{path} is damaged ({error}); remove that file to go on with the settings given now"
+        ) from error
+    same = {key: (before.get(key), about[key]) for key in _SAME_RUN}
+    differences = _differences(*({key: pair[i] for key, pair in same.items()} for i in (0, 1)))
+    if differences and not accept_changes:
+        raise UserError(
+            f"{workdir} holds a run of another config ({differences}); give another --workdir, "
+            "the same settings to go on with it, or --accept_changes to go on with these"
+        )
+    if differences:
+        print(f"going on with changes: {differences}", flush=True)
+    others = ("commit", "device", "versions")
+    now = _differences(*({key: it.get(key) for key in others} for it in (before, about)))
+    if now:
+        print(f"note: {workdir} last ran elsewhere, so bits may differ: {now}", flush=True)
+
+
+def _differences(there: Any, here: Any) -> str:
+    old, new = _leaves(there), _leaves(here)
+    return "; ".join(
+        f"{key}: {old.get(key)} there, {new.get(key)} here"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    )
+
+
+def _leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    return {
+        name: value
+        for key, branch in tree.items()
+        for name, value in _leaves(branch, f"{prefix}.{key}".lstrip(".")).items()
+    }
+
+
+def commit() -> str | None:
+    """The git commit of the code that runs, "-dirty" if changed, or None outside a repository."""
+    here = Path(__file__).parent
+    found = subprocess.run(
+        ["git", "-C", here, "describe", "--always", "--dirty", "--abbrev=40"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return found.stdout.strip() or None
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:  # this project, run from its clone
+            continue
+    return found

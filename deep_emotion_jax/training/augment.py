@@ -1,0 +1,88 @@
+"""Image augmentation on the device: pure jax.numpy, one key an image, inside the compiled step."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from deep_emotion_jax.nn.spatial_transformer import affine_grid, grid_sample
+
+
+class Augmentation(NamedTuple):
+    """How far training images are changed; zero or False leaves that change out.
+
+    Attributes:
+      flip: mirror left and right in half of the images.
+      shift: largest shift along each axis, as a fraction of the side; rounded to whole pixels, so
+        that shifts alone do not blur what the network will see sharp (docs/experiments.md).
+      rotate: largest turn, in degrees, either way.
+      scale: largest relative change of size, either way.
+      contrast: largest relative change of contrast about the image's mean, either way.
+      erase: largest side of a square filled with noise in half of the images, as a fraction of
+        the side (random erasing, Zhong et al. 2020).
+    """
+
+    flip: bool = False
+    shift: float = 0.0
+    rotate: float = 0.0
+    scale: float = 0.0
+    contrast: float = 0.0
+    erase: float = 0.0
+
+
+def augment(key: jax.Array, images: jax.Array, settings: Augmentation) -> jax.Array:
+    """Changes each image [N, H, W, C], in [0, 1], at random; shape and range stay.
+
+    The paper says that augmentation was used, not which: these are our choices.
+    """
+    theta_key, contrast_key, erase_key = jax.random.split(key, 3)
+    if settings.shift or settings.rotate or settings.scale:
+        theta = random_theta(theta_key, images.shape[:3], settings)
+        images = grid_sample(
+            images, affine_grid(theta, (images.shape[1], images.shape[2])), padding="border"
+        )
+    elif settings.flip:
+        mirrored = jax.random.bernoulli(theta_key, shape=(len(images), 1, 1, 1))
+        images = jnp.where(mirrored, images[:, :, ::-1], images)
+    if settings.contrast:
+        factor = _uniform(contrast_key, settings.contrast, (len(images), 1, 1, 1))
+        mean = images.mean((1, 2, 3), keepdims=True)
+        images = jnp.clip(mean + (1 + factor) * (images - mean), 0, 1)
+    if settings.erase:
+        images = _erase(erase_key, images, settings.erase)
+    return images
+
+
+def random_theta(key: jax.Array, shape: tuple[int, ...], settings: Augmentation) -> jax.Array:
+    """Affine maps [N, 2, 3] that mirror, turn, scale and shift images of shape N, H, W."""
+    count, height, width = shape
+    flip_key, turn_key, scale_key, shift_key = jax.random.split(key, 4)
+    turn = _uniform(turn_key, settings.rotate * jnp.pi / 180, (count,))
+    factor = 1 + _uniform(scale_key, settings.scale, (count,))
+    side = jnp.array([width, height])
+    pixels = jnp.round(_uniform(shift_key, settings.shift, (count, 2)) * side)
+    shift = 2 * pixels / side  # normalised coordinates run over a range of two
+    mirror = jnp.where(
+        jax.random.bernoulli(flip_key, 0.5 if settings.flip else 0.0, (count,)), -1, 1
+    )
+    cos, sin = factor * jnp.cos(turn), factor * jnp.sin(turn)
+    x = jnp.stack([mirror * cos, -mirror * sin, shift[:, 0]], -1)
+    y = jnp.stack([sin, cos, shift[:, 1]], -1)
+    return jnp.stack([x, y], 1)
+
+
+def _erase(key: jax.Array, images: jax.Array, largest: float) -> jax.Array:
+    n, height, width, _ = images.shape
+    size_key, centre_key, noise_key, choice_key = jax.random.split(key, 4)
+    half = jax.random.uniform(size_key, (n, 1, 1), maxval=largest / 2)
+    centre = jax.random.uniform(centre_key, (2, n, 1, 1))
+    rows = (jnp.arange(height) + 0.5)[None, :, None] / height
+    columns = (jnp.arange(width) + 0.5)[None, None, :] / width
+    square = (jnp.abs(rows - centre[0]) < half) & (jnp.abs(columns - centre[1]) < half)
+    square &= jax.random.bernoulli(choice_key, shape=(n, 1, 1))
+    noise = jax.random.uniform(noise_key, images.shape, images.dtype)
+    return jnp.where(square[..., None], noise, images)
+
+
+def _uniform(key: jax.Array, largest: float | jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    return jax.random.uniform(key, shape, minval=-1.0, maxval=1.0) * largest

@@ -1,0 +1,119 @@
+"""Protocols: nobody on two sides, nothing lost, and file order of no account."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deep_emotion_jax.data.folds import PROTOCOLS, make_folds, official, subject_folds
+from deep_emotion_jax.data.split import Split
+from deep_emotion_jax.errors import UserError
+
+PARTS = ("train", "validation", "test")
+
+
+def dataset(people=12, sequences=4, classes=7, order=None):
+    """People with sequences of three frames each, in the order of CK+48's keys."""
+    rows = [
+        (
+            f"S{person:03d}_{sequence:03d}_{frame:08d}",
+            f"S{person:03d}",
+            (person + sequence) % classes,
+        )
+        for person in range(people)
+        for sequence in range(sequences)
+        for frame in range(3)
+    ]
+    if order is not None:
+        rows = [rows[i] for i in order]
+    keys, subjects, labels = map(list, zip(*rows, strict=True))
+    images = np.zeros((len(keys), 48, 48, 1), np.uint8)
+    return {"all": Split(images, np.array(labels, np.int32), keys, subjects)}
+
+
+def sides(folds, names):
+    return {
+        (fold.name, part): sorted(names[i] for i in getattr(fold, part))
+        for fold in folds
+        for part in PARTS
+    }
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, database=None)
+@given(
+    people=st.integers(10, 40),
+    sequences=st.integers(1, 6),
+    seed=st.integers(0, 2**31),
+    name=st.sampled_from(["ck_plus", "jaffe", "ferg"]),
+)
+def test_no_subject_and_no_sequence_is_ever_on_two_sides(people, sequences, seed, name):
+    splits = dataset(people, sequences)
+    data = splits["all"]
+    folds = make_folds(name, "subjects", splits, seed)
+    assert len(folds) == (10 if name == "ck_plus" else people)
+    tested = []
+    for fold in folds:
+        parts = [getattr(fold, part) for part in PARTS]
+        assert sorted(np.concatenate(parts)) == list(range(len(data.keys)))
+        for of in (data.subjects, [key[:8] for key in data.keys]):
+            train, validation, test = ({of[i] for i in part} for part in parts)
+            assert min(len(train), len(validation), len(test)) > 0
+            assert len(train | validation | test) == len(train) + len(validation) + len(test)
+        tested.extend(fold.test)
+    assert sorted(tested) == list(range(len(data.keys)))  # everybody is tested once
+
+
+@settings(max_examples=20, deadline=None, derandomize=True, database=None)
+@given(st.randoms(use_true_random=False), st.integers(0, 5))
+def test_file_order_is_of_no_account(random, seed):
+    order = list(range(12 * 4 * 3))
+    random.shuffle(order)
+    straight, shuffled = dataset(), dataset(order=order)
+    for name, protocol in [("ck_plus", "subjects"), ("jaffe", "subjects"), ("ck_plus", "paper")]:
+        a = sides(make_folds(name, protocol, straight, seed), straight["all"].keys)
+        b = sides(make_folds(name, protocol, shuffled, seed), shuffled["all"].keys)
+        assert a == b
+
+
+def test_the_papers_split_of_ck_plus():
+    splits = dataset(people=118, sequences=3)  # 1,062 images
+    (fold,) = make_folds("ck_plus", "paper", splits, 0)
+    assert [len(getattr(fold, part)) for part in PARTS] == [1062 - 106 - 212, 106, 212]
+    (other,) = make_folds("ck_plus", "paper", splits, 1)
+    assert set(fold.test) != set(other.test)
+
+
+def test_the_papers_split_of_jaffe():
+    keys = [f"{i:03d}" for i in range(213)]
+    labels = np.arange(213, dtype=np.int32) % 7
+    splits = {"all": Split(np.zeros((213, 48, 48, 1), np.uint8), labels, keys, ["KA"] * 213)}
+    (fold,) = make_folds("jaffe", "paper", splits, 3)
+    assert [len(getattr(fold, part)) for part in PARTS] == [120, 23, 70]
+    np.testing.assert_array_equal(np.bincount(labels[fold.test]), [10] * 7)
+    assert sorted(np.concatenate(fold[1:])) == list(range(213))
+    with pytest.raises(UserError, match="too few"):
+        make_folds("ferg", "paper", splits, 0)
+
+
+def test_official_splits_keep_their_places():
+    parts = {name: dataset(people)["all"] for name, people in zip(PARTS, (5, 2, 3), strict=True)}
+    fold = official(parts)
+    assert [len(getattr(fold, part)) for part in PARTS] == [60, 24, 36]
+    np.testing.assert_array_equal(np.concatenate(fold[1:]), np.arange(120))
+    del parts["test"]
+    assert len(official(parts).test) == 0
+
+
+def test_what_a_dataset_cannot_do_is_said():
+    splits = dataset()
+    nobody = {"all": splits["all"]._replace(subjects=[""] * 144)}
+    for name, protocol, given_splits, words in [
+        ("ck_plus", "official", splits, "config.protocol"),
+        ("ck_plus", "random", splits, str(PROTOCOLS)[1:9]),
+        ("fer2013", "paper", splits, "no random division"),
+        ("fer2013", "subjects", nobody, "who is in its images"),
+    ]:
+        with pytest.raises(UserError, match=words):
+            make_folds(name, protocol, given_splits, 0)
+    with pytest.raises(UserError, match="too few"):
+        subject_folds(["a", "b"], ["A", "B"], 0, None)

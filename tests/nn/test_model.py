@@ -1,0 +1,144 @@
+"""The network: the paper's sizes, identity at the start, dropout only in training."""
+
+import itertools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from deep_emotion_jax.nn import model as model_module
+from deep_emotion_jax.nn.model import (
+    DeepEmotion,
+    LocalizationNetwork,
+    count_parameters,
+    standardize,
+)
+
+
+def faces(count=4):
+    return jax.random.uniform(jax.random.key(1), (count, 48, 48, 1))
+
+
+@pytest.mark.parametrize(
+    ("options", "parameters"),
+    [
+        ({}, 47_657),  # the figure
+        ({"attention": "image"}, 47_657),
+        ({"localization": "port"}, 66_857),
+        ({"attention": "none"}, 47_657 - 3_920),
+        ({"batch_norm": True}, 47_657 + 2 * (4 * 10 + 8 + 10)),
+        ({"num_classes": 8}, 47_657 + 51),
+        ({"trunk": "wide"}, 968_479),  # nine 3x3 convolutions, FC 1728-128 and 128-7
+    ],
+)
+def test_parameter_counts_of_the_paper(options, parameters):
+    assert count_parameters(DeepEmotion(**options, rngs=nnx.Rngs(0))) == parameters
+
+
+def test_width_scales_channels():
+    model = DeepEmotion(width=2, rngs=nnx.Rngs(0))
+    assert model.stages[1].convs[1].kernel.shape == (3, 3, 20, 20)
+    assert model(faces()).shape == (4, 7)
+
+
+def test_theta_starts_at_the_identity():
+    for variant in ("figure", "port"):
+        theta = LocalizationNetwork(variant, rngs=nnx.Rngs(0))(faces())
+        np.testing.assert_array_equal(theta, np.tile([[[1.0, 0, 0], [0, 1, 0]]], (4, 1, 1)))
+
+
+def test_at_the_start_the_sampler_changes_nothing():
+    logits = [
+        DeepEmotion(attention=where, rngs=nnx.Rngs(0))(faces()) for where in ("features", "image")
+    ]
+    np.testing.assert_allclose(logits[0], logits[1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("where", ["features", "image"])
+def test_theta_moves_what_the_classifier_sees(where):
+    model = DeepEmotion(attention=where, rngs=nnx.Rngs(0))
+    before = model(faces())
+    model.localization.theta.bias[...] = jnp.array([0.5, 0, 0.1, 0, 0.5, 0.0])
+    assert float(jnp.abs(model(faces()) - before).max()) > 1e-2
+    grads = nnx.grad(lambda m: m(faces())[:, 0].sum())(model)
+    assert float(jnp.abs(grads["localization"]["theta"]["bias"][...]).max()) > 0
+
+
+def test_dropout_is_off_at_evaluation_and_on_in_training():
+    model = DeepEmotion(dropout=0.5, rngs=nnx.Rngs(0))
+    x = faces()
+    np.testing.assert_array_equal(model(x), model(x))
+    trained = [model(x, train=True, dropout_key=jax.random.key(seed)) for seed in (0, 1)]
+    assert float(jnp.abs(trained[0] - trained[1]).max()) > 1e-2
+    without = DeepEmotion(dropout=0.0, rngs=nnx.Rngs(0))
+    np.testing.assert_array_equal(model(x), without(x))
+
+
+def test_batch_norm_uses_running_statistics_at_evaluation():
+    model = DeepEmotion(batch_norm=True, dropout=0.0, rngs=nnx.Rngs(0))
+    one_by_one = jnp.concatenate([model(face[None]) for face in faces()])
+    np.testing.assert_allclose(model(faces()), one_by_one, rtol=1e-4, atol=1e-4)
+    before = jax.tree.map(jnp.copy, nnx.state(model, nnx.BatchStat))
+    model(faces(), train=True)
+    after = nnx.state(model, nnx.BatchStat)
+    assert any(
+        float(jnp.abs(a - b).max()) > 0
+        for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(before), strict=True)
+    )
+
+
+def test_standardize_ignores_exposure_and_contrast():
+    x = faces()
+    np.testing.assert_allclose(standardize(0.3 * x + 0.2), standardize(x), rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(standardize(jnp.full((1, 48, 48, 1), 0.5)), 0)
+
+
+@pytest.mark.parametrize(
+    ("attention", "localization"),
+    list(itertools.product(["features", "image"], ["figure", "port"])),
+)
+def test_extreme_faces_give_finite_loss_and_gradients(attention, localization):
+    model = DeepEmotion(attention=attention, localization=localization, rngs=nnx.Rngs(0))
+    model.localization.theta.bias[...] = 1e6 * jnp.ones(6)
+    x = jnp.stack([jnp.zeros((48, 48, 1)), jnp.ones((48, 48, 1)), *faces(2)])
+    loss, grads = nnx.value_and_grad(lambda m: jnp.sum(jax.nn.logsumexp(m(x), -1)))(model)
+    chex.assert_tree_all_finite((loss, grads))
+
+
+class TestInsideOtherCode(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True)
+    def test_jit(self):
+        model = DeepEmotion(rngs=nnx.Rngs(0))
+        graph, state = nnx.split(model)
+        logits = self.variant(lambda state, x: nnx.merge(graph, state)(x))(state, faces())
+        np.testing.assert_allclose(logits, model(faces()), rtol=1e-4, atol=1e-4)
+
+    def test_vmap_over_models(self):
+        models = [DeepEmotion(rngs=nnx.Rngs(seed)) for seed in range(2)]
+        graph = nnx.split(models[0])[0]
+        states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(nnx.state, models))
+        logits = jax.vmap(lambda state: nnx.merge(graph, state)(faces()))(states)
+        for i, model in enumerate(models):
+            np.testing.assert_allclose(logits[i], model(faces()), rtol=1e-4, atol=1e-4)
+
+
+def test_errors_name_the_value():
+    with pytest.raises(ValueError, match="'everywhere'"):
+        DeepEmotion(attention="everywhere", rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="'resnet'"):
+        DeepEmotion(localization="resnet", rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="'ones'"):
+        DeepEmotion(init="ones", rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="64"):
+        DeepEmotion(rngs=nnx.Rngs(0))(jnp.zeros((1, 64, 64, 1)))
+    with pytest.raises(ValueError, match="attention='none'"):
+        DeepEmotion(attention="none", rngs=nnx.Rngs(0)).theta(faces())
+
+
+def test_gaussian_init_has_the_quoted_deviation():
+    model = DeepEmotion(init="gaussian", rngs=nnx.Rngs(0))
+    assert float(model.fc1.kernel[...].std()) == pytest.approx(0.05, rel=0.02)
+    assert model_module.IMAGE_SIZE == 48

@@ -1,0 +1,63 @@
+"""One run a folder, and what a folder's run must share with what goes on in it."""
+
+import json
+
+import pytest
+
+from deep_emotion_jax.errors import UserError
+from deep_emotion_jax.runtime.workdir import claim_workdir
+
+ABOUT = {
+    "config": {"seed": 0, "model": {"dropout": 0.2}},
+    "runs": ["official-seed-0"],
+    "fingerprint": "12ab",
+    "commit": "c0ffee",
+    "device": "2 x cpu",
+    "versions": {"jax": "0.10.0"},
+}
+
+
+def test_the_second_is_refused_until_the_first_ends(tmp_path):
+    second = claim_workdir(tmp_path, ABOUT)
+    with (
+        claim_workdir(tmp_path, ABOUT),
+        pytest.raises(UserError, match=r"another run works in .*\(process \d+ on "),
+    ):
+        second.__enter__()
+    with claim_workdir(tmp_path, ABOUT):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            {"config": {"seed": 0, "model": {"dropout": 0.5}}},
+            "config.model.dropout: 0.2 there, 0.5",
+        ),
+        ({"fingerprint": "34cd"}, "fingerprint: 12ab there, 34cd here"),
+        ({"runs": ["official-seed-1"]}, "runs: "),
+    ],
+)
+def test_changes_are_named_and_taken_only_if_asked(tmp_path, capsys, change, words):
+    with claim_workdir(tmp_path, ABOUT):
+        pass
+    with pytest.raises(UserError, match=words), claim_workdir(tmp_path, ABOUT | change):
+        pass
+    assert json.loads((tmp_path / "config.json").read_text()) == ABOUT
+    with claim_workdir(tmp_path, ABOUT | change, accept_changes=True):
+        assert words in capsys.readouterr().out
+    assert json.loads((tmp_path / "config.json").read_text()) == ABOUT | change
+
+
+def test_other_versions_are_named_and_taken(tmp_path, capsys):
+    with claim_workdir(tmp_path, ABOUT):
+        assert not capsys.readouterr().out
+    with claim_workdir(tmp_path, ABOUT | {"versions": {"jax": "0.11.0"}}):
+        assert "versions.jax: 0.10.0 there, 0.11.0 here" in capsys.readouterr().out
+
+
+def test_a_damaged_config_is_one_message(tmp_path):
+    (tmp_path / "config.json").write_text('{"config": ')
+    with pytest.raises(UserError, match="damaged"), claim_workdir(tmp_path, ABOUT):
+        pass

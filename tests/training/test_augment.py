@@ -1,0 +1,75 @@
+"""Augmentation: range, shape, closed forms, and one draw per image."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from deep_emotion_jax.training.augment import Augmentation, augment, random_theta
+
+EVERYTHING = Augmentation(flip=True, shift=0.1, rotate=15, scale=0.1, contrast=0.3, erase=0.5)
+
+
+def images(count=16):
+    return jax.random.uniform(jax.random.key(3), (count, 48, 48, 1))
+
+
+def test_nothing_asked_changes_nothing():
+    np.testing.assert_array_equal(augment(jax.random.key(0), images(), Augmentation()), images())
+
+
+def test_flip_mirrors_about_half_of_the_images_and_leaves_the_rest():
+    x = images(200)
+    out = augment(jax.random.key(0), x, Augmentation(flip=True))
+    mirrored = np.array([np.array_equal(o, i[:, ::-1]) for o, i in zip(out, x, strict=True)])
+    same = np.array([np.array_equal(o, i) for o, i in zip(out, x, strict=True)])
+    assert (mirrored ^ same).all()
+    assert 70 < mirrored.sum() < 130
+
+
+@pytest.mark.parametrize(
+    "settings", [EVERYTHING, *[Augmentation(**{k: v}) for k, v in EVERYTHING._asdict().items()]]
+)
+def test_range_and_shape_stay_and_keys_decide(settings):
+    out = augment(jax.random.key(0), images(), settings)
+    assert out.shape == images().shape
+    assert float(out.min()) >= 0
+    assert float(out.max()) <= 1
+    np.testing.assert_array_equal(out, augment(jax.random.key(0), images(), settings))
+    assert not np.array_equal(out, augment(jax.random.key(1), images(), settings))
+
+
+def test_every_image_gets_its_own_draw():
+    same = jnp.broadcast_to(images(1), (8, 48, 48, 1))
+    out = np.asarray(augment(jax.random.key(0), same, EVERYTHING))
+    assert len({o.tobytes() for o in out}) == 8
+
+
+def test_theta_is_a_similarity_within_the_limits():
+    settings = Augmentation(flip=True, shift=0.125, rotate=20, scale=0.2)
+    theta = np.asarray(random_theta(jax.random.key(0), (2000, 48, 48), settings))
+    turn = theta[:, :, :2]
+    size = np.sqrt(np.abs(np.linalg.det(turn)))
+    gram = turn @ turn.transpose(0, 2, 1)
+    np.testing.assert_allclose(gram, size[:, None, None] ** 2 * np.eye(2)[None], atol=1e-5)
+    assert 0.8 <= size.min() < 0.82
+    assert 1.18 < size.max() <= 1.2001
+    np.testing.assert_allclose(np.unique(np.abs(theta[:, :, 2])), 2 * np.arange(7) / 48, atol=1e-7)
+    degrees = np.degrees(np.arctan2(turn[:, 1, 0], turn[:, 1, 1]))
+    assert 19 < np.abs(degrees).max() <= 20.001
+    assert 0.45 < (np.linalg.det(turn) < 0).mean() < 0.55
+
+
+def test_a_shift_is_of_whole_pixels_each_axis_by_its_own_length():
+    settings = Augmentation(shift=0.125)
+    key = jax.random.key(5)
+    x = np.asarray(jax.random.uniform(key, (64, 48, 32, 1)))
+    out = augment(key, jnp.asarray(x), settings)
+    theta = random_theta(jax.random.split(key, 3)[0], x.shape[:3], settings)
+    across, down = np.rint(np.asarray(theta)[:, :, 2] * (16, 24)).astype(int).T
+    assert (across.min(), across.max(), down.min(), down.max()) == (-4, 4, -6, 6)
+    edged = np.pad(x, ((0, 0), (6, 6), (4, 4), (0, 0)), "edge")
+    expected = [
+        each[6 + d : 54 + d, 4 + a : 36 + a] for each, a, d in zip(edged, across, down, strict=True)
+    ]
+    np.testing.assert_allclose(out, expected, atol=1e-5)

@@ -1,0 +1,150 @@
+"""Every setting refuses what would fail, hang or silently do nothing later, in one sentence."""
+
+import importlib
+import math
+
+import jax
+import pytest
+from commands import ROOT, fails
+from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import main
+from configs import default
+from deep_emotion_jax.errors import UserError
+from deep_emotion_jax.nn.model import DeepEmotion
+from deep_emotion_jax.training import config as module
+from deep_emotion_jax.training.augment import Augmentation
+from deep_emotion_jax.training.config import RULES, check_settings
+from deep_emotion_jax.training.epoch import make_optimizer
+
+WILD = [
+    *(None, "", "nonsense", "../x", "a\0b", "\x1b[31m", (), [1], {}, b"x", 1j, "1"),
+    *(-1, 0, 1, 2**31, 2**63, -(2**63), 10**30, 0.5, -0.5, 1e-300, 1e308),
+    *(math.nan, math.inf, -math.inf, True, False),
+]
+
+
+def changed(name, value):
+    config = default.get_config()
+    with config.unlocked(), config.ignore_type():
+        *folders, leaf = name.split(".")
+        place = config
+        for folder in folders:
+            place = place[folder]
+        place[leaf] = value
+    return config
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem
+)
+def test_our_own_configs_are_sound(path):
+    if path.stem != "__init__":
+        check_settings(importlib.import_module(f"configs.{path.stem}").get_config())
+
+
+def test_the_rules_are_those_of_the_default_config():
+    assert module._flat(default.get_config()).keys() == RULES.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("seed", -1, "whole number from 0"),
+        ("recipe.batch_size", 0, "from 1 to"),
+        ("recipe.batch_size", 12.0, "whole number"),
+        ("recipe.batch_size", 10**9, "from 1 to 65536"),
+        ("recipe.learning_rate", math.nan, "more than 0"),
+        ("recipe.learning_rate", 0.0, "more than 0"),
+        ("recipe.learning_rate", math.inf, "at most"),
+        ("recipe.warmup_epochs", -1.0, "from 0"),
+        ("recipe.weight_decay", -0.1, "from 0"),
+        ("recipe.fc_l2", math.nan, "from 0"),
+        ("recipe.label_smoothing", 1.0, "less than 1"),
+        ("recipe.ema_decay", 1.0, "less than 1"),
+        ("recipe.optimizer", "sgd", "'adam', 'muon'"),
+        ("recipe.schedule", "linear", "'constant', 'cosine'"),
+        ("num_epochs", 0, "from 1"),
+        ("seconds_between_checkpoints", math.nan, "from 0"),
+        ("model.width", 0.0, "from 0.1"),
+        ("model.width", math.nan, "from 0.1"),
+        ("model.width", 1e9, "to 32"),
+        ("model.dropout", 1.0, "less than 1"),
+        ("model.dropout", -0.1, "at least 0"),
+        ("model.batch_norm", "yes", "True or False"),
+        ("model.attention", "feature", "'features', 'image', 'none'"),
+        ("augmentation.flip", 1, "True or False"),
+        ("augmentation.rotate", 400.0, "degrees"),
+        ("augmentation.scale", 1.0, "less than 1"),
+        ("augmentation.erase", math.nan, "from 0 to 1"),
+        ("dataset", "../fer2013", "folder of datasets/"),
+        ("data_dir", "", "path of a folder"),
+        ("manual_dir", "a\0b", "text"),
+        ("protocol", "subject", "'subjects'"),
+    ],
+)
+def test_a_bad_value_is_one_sentence(name, value, words):
+    with pytest.raises(UserError) as error:
+        check_settings(changed(name, value))
+    assert f"config.{name}=" in str(error.value)
+    assert words in str(error.value)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(
+    name=st.sampled_from(sorted(RULES)),
+    value=st.sampled_from(WILD) | st.floats() | st.integers() | st.text(),
+)
+def test_what_is_let_through_can_be_built(name, value):
+    """A value is refused in one sentence, or recipe, network and schedule take it."""
+    config = changed(name, value)
+    try:
+        check_settings(config)
+    except UserError:
+        return
+    recipe = main.make_recipe(config)
+    _, rate = make_optimizer(recipe, steps=7)
+    assert all(math.isfinite(rate(step)) for step in (0, 1, 20))
+    assert isinstance(recipe.augmentation, Augmentation)
+    nnx.eval_shape(lambda: DeepEmotion(7, **config.model, rngs=nnx.Rngs(config.seed)))
+    jax.random.key(config.seed)
+
+
+def test_missing_and_unknown_settings():
+    config = default.get_config()
+    with config.unlocked():
+        del config.recipe.fc_l2
+    with pytest.raises(UserError, match=r"config\.recipe\.fc_l2 is missing"):
+        check_settings(config)
+    config = default.get_config()
+    with config.unlocked():
+        config.recipe.learning_rat = 1.0
+    with pytest.raises(UserError, match=r"no setting config\.recipe\.learning_rat;"):
+        check_settings(config)
+
+
+def test_settings_are_checked_before_anything_is_read_or_written(tmp_path):
+    fails(
+        *("main.py", "--config=configs/fer2013.py", "--config.recipe.batch_size=0"),
+        *(f"--workdir={tmp_path / 'run'}", f"--config.data_dir={tmp_path / 'data'}"),
+        words=("config.recipe.batch_size=0 must be",),
+    )
+    assert not any(tmp_path.iterdir())
+
+
+def test_an_unknown_dataset_config(tmp_path):
+    config = changed("dataset", "fer2013")
+    config.dataset_config = "ferplusplus"
+    with pytest.raises(UserError, match=r"'ferplusplus' is none of \['default', 'ferplus'\]"):
+        main.load_dataset(config)
+    config.dataset = "synthetic_faces"
+    with pytest.raises(UserError, match="'ferplusplus' is none of"):
+        main.load_dataset(config)
+
+
+def test_an_unknown_dataset_names_those_there_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"'fer2031' is none of \['ck_plus', .*'synthetic_faces'\]"):
+        main.load_dataset(changed("dataset", "fer2031"))

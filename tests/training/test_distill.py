@@ -1,0 +1,60 @@
+"""Soft labels: what the teacher says of the training images, and what training makes of it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from deep_emotion_jax.data.split import Split
+from deep_emotion_jax.errors import UserError
+from deep_emotion_jax.nn.model import DeepEmotion
+from deep_emotion_jax.nn.weights import Trained
+from deep_emotion_jax.training.distill import with_teacher
+from deep_emotion_jax.training.epoch import Recipe, init_state, make_epoch, make_optimizer
+
+CLASSES = tuple("abcdefg")
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (12, 48, 48, 1)).astype(np.uint8)
+    return Split(images, np.arange(12, dtype=np.int32) % 7, list("abcdefghijkl"), [""] * 12)
+
+
+def test_training_images_get_the_mean_over_face_and_mirror(data):
+    model = DeepEmotion(dropout=0.9, rngs=nnx.Rngs(0))
+    index = np.array([1, 5, 8])
+    taught = with_teacher(data, Trained(model, CLASSES, {}), index, CLASSES)
+    faces = data.images[index] / np.float32(255)
+    both = [jax.nn.softmax(model(jnp.asarray(x))) for x in (faces, faces[:, :, ::-1])]
+    np.testing.assert_allclose(taught.soft_labels[index], (both[0] + both[1]) / 2, atol=1e-5)
+    assert not np.delete(taught.soft_labels, index, 0).any()
+    np.testing.assert_array_equal(taught.select(index).soft_labels, taught.soft_labels[index])
+
+
+def test_a_teacher_of_other_classes_is_refused(data):
+    teacher = Trained(DeepEmotion(rngs=nnx.Rngs(0)), CLASSES[::-1], {})
+    with pytest.raises(UserError, match="same classes"):
+        with_teacher(data, teacher, np.arange(3), CLASSES)
+
+
+def test_the_loss_is_the_mean_of_both_labels_weighted_by_the_teachers_share(data):
+    model = DeepEmotion(dropout=0.0, rngs=nnx.Rngs(0))
+    rng = np.random.default_rng(1)
+    soft = rng.dirichlet(np.ones(7), 12).astype(np.float32)
+    recipe = Recipe(1, 12, 1e-3, teacher_share=0.7)
+    optimizer, _ = make_optimizer(recipe, 1)
+    mesh = jax.make_mesh((1,), ("data",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:1])
+    epoch = jax.jit(make_epoch(model, optimizer, recipe, mesh))
+    start = init_state(model, optimizer)
+    inputs = (start, jax.random.key(0), np.arange(12), 12, data.images, data.labels)
+    _, sums = epoch(*inputs, soft)
+    logits = np.asarray(model(jnp.asarray(data.images / np.float32(255))), np.float64)
+    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    hard = -log_p[np.arange(12), data.labels].mean()
+    taught = -(soft * log_p).sum(1).mean()
+    np.testing.assert_allclose(sums["loss"][0], 0.3 * hard + 0.7 * taught, rtol=1e-5)
+    _, untaught = epoch(*inputs)
+    np.testing.assert_allclose(untaught["loss"][0], hard, rtol=1e-5)

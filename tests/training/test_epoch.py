@@ -1,0 +1,226 @@
+"""The training programs against NumPy re-computations and against themselves."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from deep_emotion_jax.nn.model import DeepEmotion
+from deep_emotion_jax.training import epoch as train_module
+from deep_emotion_jax.training.augment import Augmentation
+from deep_emotion_jax.training.epoch import (
+    Recipe,
+    assemble,
+    first_bad_step,
+    for_each_run,
+    init_state,
+    make_epoch,
+    make_logits,
+    make_optimizer,
+    smoothed_cross_entropy,
+)
+
+RECIPE = Recipe(num_epochs=3, batch_size=8, learning_rate=1e-3)
+
+
+def mesh(devices=1):
+    return jax.make_mesh(
+        (devices,),
+        ("data",),
+        axis_types=(jax.sharding.AxisType.Auto,),
+        devices=jax.devices()[:devices],
+    )
+
+
+def data(count=24):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, 48, 48, 1)).astype(np.uint8)
+    return jnp.asarray(images), jnp.asarray(np.arange(count) % 7, jnp.int32)
+
+
+def one_epoch(recipe, model=None, images=None, devices=1):
+    model = model or DeepEmotion(dropout=0.0, rngs=nnx.Rngs(0))
+    images, labels = data() if images is None else images
+    optimizer, _ = make_optimizer(recipe, -(-len(labels) // recipe.batch_size))
+    epoch = jax.jit(make_epoch(model, optimizer, recipe, mesh(devices)))
+    index = jnp.arange(len(labels))
+    return epoch(init_state(model, optimizer), jax.random.key(1), index, len(index), images, labels)
+
+
+def close(a, b, atol):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(x, y, atol=atol)
+
+
+def test_smoothed_cross_entropy_in_numpy():
+    logits = np.random.default_rng(0).normal(size=(5, 7))
+    labels = np.arange(5)
+    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    expected = -0.9 * log_p[np.arange(5), labels] - 0.1 * log_p.mean(1)
+    np.testing.assert_allclose(smoothed_cross_entropy(logits, labels, 0.1), expected, atol=1e-5)
+
+
+def test_one_step_is_adam_on_the_mean_gradient_with_the_l2_term():
+    recipe = RECIPE._replace(batch_size=24, schedule="constant", fc_l2=0.01, ema_decay=0.999)
+    model = DeepEmotion(dropout=0.0, rngs=nnx.Rngs(0))
+    # Away from the identity, where the grid lies on the kinks of bilinear sampling.
+    model.localization.theta.bias[...] = jnp.array([0.93, 0.05, 0.02, -0.04, 0.91, 0.03])
+    images, labels = data()
+    state, sums = one_epoch(recipe, model)
+    start = init_state(model, make_optimizer(recipe, 1)[0])
+
+    def loss(params):
+        net = assemble(model, params, start.stats)
+        ce = smoothed_cross_entropy(net(images.astype(jnp.float32) / 255), labels, 0.0).mean()
+        fc = sum(jnp.sum(params[name]["kernel"] ** 2) for name in ("fc1", "fc2"))
+        return ce + 0.01 * fc
+
+    value, grads = jax.jit(jax.value_and_grad(loss))(start.params)
+    np.testing.assert_allclose(sums["loss"][0], value, rtol=1e-5)
+    assert sums["count"][0] == 24
+    for new, old, g in zip(
+        *(jax.tree.leaves(tree) for tree in (state.params, start.params, grads)), strict=True
+    ):
+        # Adam's first step is the learning rate times g / |g|, whose sign rounding decides where
+        # the gradient is next to nothing.
+        clear = np.abs(g) > 1e-4
+        np.testing.assert_allclose((new - old)[clear], -1e-3 * np.sign(g)[clear], atol=1e-5)
+    # Step 0 of the average has decay min(0.999, 1 / 10).
+    mixed = jax.tree.map(lambda new, old: 0.9 * new + 0.1 * old, state.params, start.params)
+    close(state.ema, mixed, 1e-6)
+
+
+def test_micro_batches_and_devices_do_not_change_the_result(monkeypatch):
+    whole, _ = one_epoch(RECIPE)
+    monkeypatch.setattr(train_module, "micro_batch_size", lambda batch: min(3, batch))
+    parts, _ = one_epoch(RECIPE)
+    close(whole.params, parts.params, 2e-4)
+    shared, _ = one_epoch(RECIPE, devices=2)
+    close(whole.params, shared.params, 2e-4)
+
+
+def test_every_example_counts_once_when_batches_are_uneven():
+    images, labels = data(21)
+    _, sums = one_epoch(RECIPE, images=(images, labels))
+    np.testing.assert_array_equal(np.sort(sums["count"]), [7, 7, 7])
+
+
+def test_without_a_moving_average_the_weights_themselves_are_evaluated():
+    state, _ = one_epoch(RECIPE)
+    close(state.ema, state.params, 0)
+
+
+def test_the_same_key_gives_the_same_bits():
+    recipe = RECIPE._replace(augmentation=Augmentation(flip=True, erase=0.3))
+    model = DeepEmotion(dropout=0.3, rngs=nnx.Rngs(0))
+    first, second = (one_epoch(recipe, model)[0] for _ in range(2))
+    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def fold_epochs(folds, seeds):
+    """Weights after an epoch of each fold from its seed: in one program, and one by one."""
+    images, labels = data()
+    optimizer, _ = make_optimizer(RECIPE, 2)
+    models = [DeepEmotion(rngs=nnx.Rngs(seed)) for seed in seeds]
+    starts = [init_state(model, optimizer) for model in models]
+    own = (
+        jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts),
+        jax.vmap(jax.random.key)(np.array(seeds)),
+        np.stack([np.resize(fold, 16) for fold in folds]),
+        np.array([len(fold) for fold in folds]),
+    )
+    epoch = make_epoch(models[0], optimizer, RECIPE, mesh())
+    together = jax.jit(for_each_run(epoch))(own, (images, labels))
+    alone = jax.jit(epoch)
+    return together, [
+        alone(*jax.tree.map(lambda x, i=i: x[i], own), images, labels) for i in range(len(folds))
+    ]
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])  # one after another, side by side
+def test_ten_folds_in_one_program_are_ten_folds_trained_alone(monkeypatch, backend):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    folds = [np.delete(np.arange(18), [i, i + 1, *range(i + 2, i + 2 + i % 3)]) for i in range(10)]
+    (together, sums), alone = fold_epochs(folds, seeds=[i // 2 for i in range(10)])
+    np.testing.assert_array_equal(sums["count"].sum(1), [len(fold) for fold in folds])
+    for i, (state, own_sums) in enumerate(alone):
+        close(jax.tree.map(lambda x, i=i: x[i], together.params), state.params, 2e-4)
+        np.testing.assert_allclose(sums["loss"][i], own_sums["loss"], rtol=1e-4)
+    # The same seed on other images gives other weights.
+    assert (
+        np.abs(alone[0][0].params["fc1"]["kernel"] - alone[1][0].params["fc1"]["kernel"]).max()
+        > 1e-3
+    )
+
+
+def test_an_epoch_sees_the_images_of_its_fold_only():
+    images, labels = data()
+    poisoned = images.at[:4].set(0)
+    fold = [np.arange(4, 24)]
+    optimizer, _ = make_optimizer(RECIPE, 3)
+    model = DeepEmotion(rngs=nnx.Rngs(0))
+    epoch = jax.jit(make_epoch(model, optimizer, RECIPE, mesh()))
+    start = init_state(model, optimizer)
+    a, b = (
+        epoch(start, jax.random.key(1), np.resize(fold[0], 22), 20, faces, labels)[0]
+        for faces in (images, poisoned)
+    )
+    close(a.params, b.params, 0)
+
+
+def test_batch_norm_statistics_are_carried():
+    model = DeepEmotion(batch_norm=True, rngs=nnx.Rngs(0))
+    state, _ = one_epoch(RECIPE, model)
+    before = init_state(model, make_optimizer(RECIPE, 1)[0]).stats
+    assert any(
+        np.abs(np.asarray(a) - np.asarray(b)).max() > 0
+        for a, b in zip(jax.tree.leaves(state.stats), jax.tree.leaves(before), strict=True)
+    )
+
+
+def test_logits_of_every_image_once_whatever_the_count():
+    model = DeepEmotion(dropout=0.9, rngs=nnx.Rngs(0))
+    images, _ = data(21)
+    state = init_state(model, make_optimizer(RECIPE, 1)[0])
+    logits = jax.jit(make_logits(model))(state.params, state.stats, images)
+    np.testing.assert_allclose(logits, model(images.astype(jnp.float32) / 255), atol=1e-5)
+
+
+def test_muon_takes_orthogonal_steps_of_adams_size():
+    model = DeepEmotion(rngs=nnx.Rngs(0))
+    recipe = RECIPE._replace(optimizer="muon", schedule="constant", learning_rate=1.0)
+    optimizer, _ = make_optimizer(recipe, 1)
+    params = init_state(model, optimizer).params
+    keys = iter(jax.random.split(jax.random.key(0), 40))
+    grads = jax.tree.map(lambda leaf: jax.random.normal(next(keys), leaf.shape), params)
+    updates, _ = jax.jit(optimizer.update)(grads, optimizer.init(params), params)
+    kernel = np.asarray(updates["stages"][1]["convs"][1]["kernel"]).reshape(90, 10)
+    values = np.linalg.svd(kernel, compute_uv=False)
+    assert values.max() / values.min() < 2  # Newton-Schulz is approximate
+    np.testing.assert_allclose(np.sqrt(np.mean(kernel**2)), 0.2, rtol=0.2)
+    # Adam's first step (Nesterov's form) on the rest: one size, against the gradient.
+    bias = updates["fc1"]["bias"] / -np.sign(grads["fc1"]["bias"])
+    assert bias[0] > 0
+    np.testing.assert_allclose(bias, bias[0], rtol=1e-3)
+
+
+def test_unknown_optimizer():
+    with pytest.raises(ValueError, match="'sgd'"):
+        make_optimizer(RECIPE._replace(optimizer="sgd"), 1)
+
+
+def test_schedules():
+    _, rate = make_optimizer(Recipe(10, 8, 0.1, warmup_epochs=2), steps=5)
+    np.testing.assert_allclose([rate(0), rate(10), rate(50)], [0, 0.1, 0], atol=1e-7)
+    np.testing.assert_allclose(rate(30), 0.05, atol=1e-6)
+    _, rate = make_optimizer(Recipe(10, 8, 0.1, schedule="constant"), steps=5)
+    assert rate(49) == pytest.approx(0.1)
+    with pytest.raises(ValueError, match="'linear'"):
+        make_optimizer(Recipe(10, 8, 0.1, schedule="linear"), steps=5)
+
+
+def test_first_bad_step():
+    assert first_bad_step(np.ones((2, 3))) is None
+    assert first_bad_step(np.array([[1, 1, np.nan], [1, np.inf, np.nan]])) == (1, 1)

@@ -1,0 +1,69 @@
+"""A training that is cut because its output was closed goes on, with other devices if need be."""
+
+import contextlib
+import os
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from deep_emotion_jax.data.folds import Fold
+from deep_emotion_jax.data.split import Split
+from deep_emotion_jax.nn.model import DeepEmotion
+from deep_emotion_jax.runtime.signals import Stopped
+from deep_emotion_jax.training.epoch import Recipe
+from deep_emotion_jax.training.loop import Run, fit
+
+COUNT = 70
+RNG = np.random.default_rng(0)
+DATA = Split(
+    RNG.integers(0, 256, (COUNT, 48, 48, 1), np.uint8),
+    np.arange(COUNT, dtype=np.int32) % 7,
+    [f"face_{i}" for i in range(COUNT)],
+    [""] * COUNT,
+)
+FOLD = Fold("official", np.arange(64), np.arange(64, COUNT), np.arange(0))
+
+
+def train(workdir):
+    # Of 32 images, two devices take 16 each, and one 16 at a time: the draws are the same.
+    recipe = Recipe(num_epochs=3, batch_size=32, learning_rate=5e-4)
+    model = DeepEmotion(dropout=0.1, rngs=nnx.Rngs(0))
+    # No checkpoint is due before the end.
+    return fit(
+        [model],
+        recipe,
+        DATA,
+        [Run(FOLD, 0)],
+        workdir=workdir,
+        seconds_between_checkpoints=1000,
+        about={},
+    )
+
+
+def test_cut_by_a_closed_output_it_goes_on_with_another_number_of_devices(
+    tmp_path, monkeypatch, capsys
+):
+    cut, whole = tmp_path / "cut", tmp_path / "whole"
+    cut.mkdir()
+    with monkeypatch.context() as one_device:
+        one_device.setattr(jax, "device_count", lambda: 1)
+        reading, writing = os.pipe()
+        os.close(reading)  # as `| head` does
+        with (
+            contextlib.redirect_stdout(os.fdopen(writing, "w")),
+            pytest.raises(Stopped, match="stopped by a closed output; epoch 1 is saved"),
+        ):
+            train(cut)
+        assert [path.name for path in (cut / "checkpoints").iterdir()] == ["1"]
+        shutil.copytree(cut, whole)
+        expected, expected_records = train(whole)
+    state, records = train(cut)
+    assert capsys.readouterr().out.count("resuming after epoch 1") == 2
+    for ours, theirs in zip(records, expected_records, strict=True):
+        for name in ("train_loss", "validation_loss"):
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-4)
+    for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-3)
