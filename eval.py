@@ -1,13 +1,13 @@
 """Scores, tables, cross-validation and region maps.
 
     python eval.py evaluate --workdir runs/fer2013 --split test
-    python eval.py evaluate --model fer2013-paper --dataset fer2013 --manual-dir PATH
+    python eval.py evaluate --model deep_emotion.fer2013 --dataset fer2013 --manual-dir PATH
     python eval.py table --runs runs
     python eval.py cross-validate --config configs/ck_plus.py --config.manual_dir=PATH
     python eval.py seeds --config configs/fer2013.py --config.manual_dir=PATH --num 5
     python eval.py folds --config configs/ck_plus.py
     python eval.py regions --workdir runs/fer2013
-    python eval.py regions --model fer2013-paper --dataset fer2013 --split validation
+    python eval.py regions --model deep_emotion.fer2013 --dataset fer2013 --split validation
     python eval.py robustness --workdirs runs/with runs/without --out runs/attention
 
 Settings of the training commands are given as for main.py.
@@ -207,7 +207,9 @@ def _entries(options: argparse.Namespace) -> tuple[list[Entry], Split, list[str]
         }
     else:
         config.dataset = options.dataset
-        trained = {Path(options.model).stem: load_pretrained(options.model)}
+        name = options.model
+        name = Path(name).stem if name.endswith(".safetensors") else name
+        trained = {name: load_pretrained(options.model)}
     config.data_dir = options.data_dir
     config.manual_dir = options.manual_dir
     splits, class_names = training.load_dataset(config)

@@ -30,7 +30,7 @@ imported = time.perf_counter()
 from skimage.data import astronaut
 photo = astronaut()
 start = time.perf_counter()
-predictor = Predictor.from_pretrained("fer2013-paper")
+predictor = Predictor.from_pretrained("deep_emotion.fer2013")
 loaded = time.perf_counter()
 assert predictor.predict(photo).faces
 first = time.perf_counter()

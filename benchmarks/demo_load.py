@@ -22,7 +22,7 @@ from pathlib import Path
 import httpx
 import skimage
 
-MODEL = "fer2013-paper"
+MODEL = "deep_emotion.fer2013"
 
 
 def resident_mb(pid: int) -> float:

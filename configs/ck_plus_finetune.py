@@ -12,7 +12,7 @@ from configs import ck_plus
 def get_config() -> ConfigDict:
     """The settings for small data, with smaller and fewer steps: much is learned already."""
     config = ck_plus.get_config()
-    config.init_from = "fer2013-paper"
+    config.init_from = "deep_emotion.fer2013"
     config.num_epochs = 60
     config.recipe.learning_rate = 1e-3
     config.recipe.warmup_epochs = 3.0

@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     config = default.get_config()
     config.dataset = "fer2013"
     config.num_epochs = 200
-    config.teacher = "fer2013-wide"  # trained on the same training split, and on nothing else
+    config.teacher = "deep_emotion_wide.fer2013"  # trained on the same split
     config.recipe.teacher_share = 1.0
     config.recipe.optimizer = "muon"
     config.recipe.learning_rate = 4e-3

@@ -14,7 +14,7 @@ def get_config() -> ConfigDict:
     """A short training with small steps from shipped weights; any number of classes."""
     config = default.get_config()
     config.dataset = "folder"
-    config.init_from = "fer2013-paper"
+    config.init_from = "deep_emotion.fer2013"
     config.num_epochs = 30
     config.recipe.batch_size = 32
     config.recipe.learning_rate = 1e-3

@@ -88,7 +88,7 @@ import deep_emotion_jax
 from deep_emotion_jax.nn.weights import load_model
 pickle.load = pickle.loads = _pickle.load = _pickle.loads = refuse
 pickle.Unpickler = _pickle.Unpickler = pickle._Unpickler = refuse
-deep_emotion_jax.load_pretrained("fer2013-paper")
+deep_emotion_jax.load_pretrained("deep_emotion.fer2013")
 """
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False

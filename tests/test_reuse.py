@@ -21,7 +21,7 @@ def test_the_examples_run():
 
 
 def test_features_are_what_the_classifier_takes():
-    model = load_pretrained("fer2013-paper").model
+    model = load_pretrained("deep_emotion.fer2013").model
     faces = jax.random.uniform(jax.random.key(0), (3, 48, 48, 1))
     features, logits = jax.jit(lambda m, x: (m.features(x), m(x)))(model, faces)
     assert features.shape == (3, 810)

@@ -17,7 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument(
         "--model",
-        default="fer2013-paper",
+        default="deep_emotion.fer2013",
         metavar="NAME_OR_PATH",
         help="a network of the package or a .safetensors file (default: %(default)s)",
     )

@@ -29,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--webcam", action="store_true", help="watch the webcam until Ctrl-C")
     parser.add_argument(
         "--model",
-        default="fer2013-paper",
+        default="deep_emotion.fer2013",
         metavar="NAME_OR_PATH",
         help="a network of the package or a .safetensors file (default: %(default)s)",
     )

@@ -1,6 +1,6 @@
 """Trained networks for other programs: ONNX, and StableHLO for JAX without this package.
 
-    trained = load_pretrained("fer2013-paper")
+    trained = load_pretrained("deep_emotion.fer2013")
     Path("fer.onnx").write_bytes(to_onnx(trained))
     Path("fer.stablehlo").write_bytes(to_stablehlo(trained))
 

@@ -1,6 +1,6 @@
 """Names the expressions in pictures.
 
-    predictor = Predictor.from_pretrained("fer2013-paper")
+    predictor = Predictor.from_pretrained("deep_emotion.fer2013")
     for face in predictor.predict("picture.jpg").faces:
         print(face.expression, face.probabilities, face.box)
 

@@ -1,4 +1,4 @@
-"""The networks that come with the package; beside each lies its model card."""
+"""Networks that come with the package. Names follow timm: architecture.training_data."""
 
 from importlib import resources
 from pathlib import Path
@@ -6,9 +6,14 @@ from pathlib import Path
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.nn.weights import Trained, load_model
 
+RENAMED = {
+    "fer2013-paper": "deep_emotion.fer2013",
+    "fer2013-wide": "deep_emotion_wide.fer2013",
+}
+
 
 def pretrained_names() -> list[str]:
-    """The names `load_pretrained` takes."""
+    """Return the names that `load_pretrained` takes."""
     names = (file.name for file in resources.files(__name__).iterdir())
     return sorted(
         name.removesuffix(".safetensors") for name in names if name.endswith(".safetensors")
@@ -16,18 +21,21 @@ def pretrained_names() -> list[str]:
 
 
 def load_pretrained(name: str) -> Trained:
-    """Loads a network that comes with the package, or one of your own; needs no connection.
+    """Load a network that comes with the package, or one of your own. Needs no network access.
 
     Args:
-      name: "fer2013-paper" is the paper's network, 47,657 parameters, "fer2013-wide" our wider one,
-        968,479 parameters, both trained on FER-2013. Or the path of a .safetensors file, such as a
-        training leaves in its weights/ folder.
+      name: one of
+        - "deep_emotion.fer2013": the paper's network, 47,657 parameters, trained on FER-2013;
+        - "deep_emotion_wide.fer2013": a wider network, 968,479 parameters, trained on FER-2013;
+        - the path of a .safetensors file, such as those in the `weights` folder of a run.
 
     Raises:
       UserError: for an unknown name or an unreadable file.
     """
     if Path(name).suffix == ".safetensors":
         return load_model(name)
+    if name in RENAMED:
+        raise UserError(f"{name!r} has been renamed to {RENAMED[name]!r}; use the new name")
     names = pretrained_names()
     if name not in names:
         raise UserError(

@@ -53,7 +53,7 @@ def test_a_folder_trains_and_its_network_predicts(folder, tmp_path):
     # Two epochs of small steps leave the convolutions near those they started from.
     mine, start = (
         np.asarray(load_pretrained(name).model.stages[0].convs[0].kernel)
-        for name in (weights, "fer2013-paper")
+        for name in (weights, "deep_emotion.fer2013")
     )
     assert 0 < np.abs(mine - start).max() < 0.05
 
@@ -67,7 +67,7 @@ def test_mistakes_are_one_message(folder, tmp_path):
 
 
 def test_known_classes_keep_their_weights():
-    trained = load_pretrained("fer2013-paper")
+    trained = load_pretrained("deep_emotion.fer2013")
     model = nnx.jit(lambda: DeepEmotion(3, rngs=nnx.Rngs(1)))()
     own = np.asarray(model.fc2.kernel)
     start_from(model, ("sad", "asleep", "happy"), trained)
@@ -80,7 +80,7 @@ def test_known_classes_keep_their_weights():
 
 
 def test_another_network_is_no_start():
-    trained = load_pretrained("fer2013-paper")
+    trained = load_pretrained("deep_emotion.fer2013")
     for settings in ({"attention": "none"}, {"batch_norm": True}, {"width": 0.5}):
         model = nnx.eval_shape(lambda given=settings: DeepEmotion(7, **given, rngs=nnx.Rngs(0)))
         with pytest.raises(UserError, match=r"config\.init_from has another network"):

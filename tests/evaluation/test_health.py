@@ -29,7 +29,7 @@ def test_a_new_network_and_the_shipped_one_are_sound(model):
     assert health.theta.scale == pytest.approx(1)
     assert health.theta.shift == pytest.approx(0)
     assert health.theta.outside == 0
-    assert check_health(load_pretrained("fer2013-paper").model, FACES).problem is None
+    assert check_health(load_pretrained("deep_emotion.fer2013").model, FACES).problem is None
 
 
 def test_dead_units_are_counted_where_they_are(model):

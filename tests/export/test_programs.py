@@ -47,7 +47,7 @@ def faces(prepared):
 
 @pytest.fixture(scope="module")
 def trained():
-    return load_pretrained("fer2013-paper")
+    return load_pretrained("deep_emotion.fer2013")
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,9 @@ def test_a_process_without_this_package_runs_the_stablehlo(written, faces, expec
         close(out["theta"], expected[1])
         close(out["one"], expected[0][:1])
     told = json.loads((written / "fer.stablehlo.json").read_text())
-    assert told == json.loads(json.dumps(programs.description(load_pretrained("fer2013-paper"))))
+    assert told == json.loads(
+        json.dumps(programs.description(load_pretrained("deep_emotion.fer2013")))
+    )
     assert told["outputs"] == ["logits", "theta"]
 
 
@@ -145,4 +147,4 @@ def test_mistakes_are_one_message(tmp_path, capsys):
     fails_here(capsys, "export", words=("--onnx FILE",))
     nowhere = tmp_path / "nowhere" / "fer.onnx"
     fails_here(capsys, "export", "--onnx", nowhere, words=("cannot write", nowhere))
-    fails_here(capsys, "export", "--onnx=a", "--model=fer", words=("'fer'", "fer2013-paper"))
+    fails_here(capsys, "export", "--onnx=a", "--model=fer", words=("'fer'", "deep_emotion.fer2013"))

@@ -57,7 +57,7 @@ def probabilities(browser):
 
 
 def expected(pixels, detector=whole_picture):
-    (face,) = Predictor.from_pretrained("fer2013-paper", detector).predict(pixels).faces
+    (face,) = Predictor.from_pretrained("deep_emotion.fer2013", detector).predict(pixels).faces
     return face.expression, list(face.probabilities.values())
 
 

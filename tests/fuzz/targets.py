@@ -245,7 +245,7 @@ def _read_weights_description(folder: Path, data: bytes) -> Callable[[], object]
 @cache
 def predictor() -> Predictor:
     """The shipped network; the pictures are faces already."""
-    return Predictor.from_pretrained("fer2013-paper", detectors.whole_picture)
+    return Predictor.from_pretrained("deep_emotion.fer2013", detectors.whole_picture)
 
 
 def _predict(path: Path) -> None:

@@ -94,7 +94,7 @@ def test_a_visitor_uploads_a_picture(server, browser, tmp_path):
     assert [widths[name] for name in panels] == [320, 320, 512]
     text = browser.find_element("tag name", "body").text
     assert "An expression is not a feeling" in text
-    for name in ("angry", "disgust", "fear", "neutral", "sad", "surprise", "fer2013-paper"):
+    for name in ("angry", "disgust", "fear", "neutral", "sad", "surprise", "deep_emotion.fer2013"):
         assert name in text or name in browser.page_source
     browser.save_screenshot(str(tmp_path / "page.png"))
     assert hosts_asked(browser) == {urlsplit(url).netloc}
@@ -115,7 +115,9 @@ def analyse(url, data, name="picture.png"):
     (path,) = httpx.post(f"{url}/gradio_api/upload", files=files).raise_for_status().json()
     call = f"{url}/gradio_api/call/analyse"
     given = {"path": path, "meta": {"_type": "gradio.FileData"}}
-    event = httpx.post(call, json={"data": [given, "fer2013-paper"]}).raise_for_status().json()
+    event = (
+        httpx.post(call, json={"data": [given, "deep_emotion.fer2013"]}).raise_for_status().json()
+    )
     answer = httpx.get(f"{call}/{event['event_id']}", timeout=SECONDS).text
     return re.findall(r"event: (\w+)\ndata: (.*)", answer)[-1]
 
@@ -149,7 +151,7 @@ def test_other_files_of_the_server_are_not_served(server):
         assert httpx.get(f"{url}/gradio_api/file={path}").status_code == 403
         call = f"{url}/gradio_api/call/analyse"
         given = {"path": str(path), "meta": {"_type": "gradio.FileData"}}
-        event = httpx.post(call, json={"data": [given, "fer2013-paper"]}).json()["event_id"]
+        event = httpx.post(call, json={"data": [given, "deep_emotion.fer2013"]}).json()["event_id"]
         assert "event: error" in httpx.get(f"{call}/{event}", timeout=SECONDS).text
 
 

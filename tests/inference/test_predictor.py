@@ -33,18 +33,18 @@ GOLDEN = GOLDEN_FILES / "pretrained_logits.npz"
 
 @pytest.fixture(scope="module")
 def predictor():
-    return Predictor.from_pretrained("fer2013-paper")
+    return Predictor.from_pretrained("deep_emotion.fer2013")
 
 
 @pytest.fixture(scope="module")
 def of_faces():
-    return Predictor.from_pretrained("fer2013-paper", whole_picture)
+    return Predictor.from_pretrained("deep_emotion.fer2013", whole_picture)
 
 
 @pytest.fixture(scope="module")
 def golden():
     with np.load(GOLDEN) as file:
-        return file["images"], np.asarray(jax.nn.softmax(file["fer2013-paper"]))
+        return file["images"], np.asarray(jax.nn.softmax(file["deep_emotion.fer2013"]))
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_many_faces_and_none_in_a_picture(golden):
     def columns(picture):
         return [Box(x, 0, 48) for x in range(0, picture.shape[1] - 47, 48)]
 
-    predictor = Predictor(load_pretrained("fer2013-paper"), columns)
+    predictor = Predictor(load_pretrained("deep_emotion.fer2013"), columns)
     wide = np.concatenate([row] * 5, axis=1)  # More than a batch.
     pictures = [Picture("", pixels) for pixels in (row[:, :47], wide, row[:, :96], row[:, :40])]
     none, many, two, none_again = predictor.stream(pictures)

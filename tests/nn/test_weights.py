@@ -263,15 +263,22 @@ def test_pretrained_networks_answer_as_stored(name):
 
 
 def test_the_papers_network_comes_with_the_package():
-    trained = load_pretrained("fer2013-paper")
+    trained = load_pretrained("deep_emotion.fer2013")
     assert count_parameters(trained.model) == 47_657
     assert trained.classes == ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
 
 def test_unknown_pretrained_name():
-    for name in ("fer2014", "../pretrained/fer2013-paper", ""):
-        with pytest.raises(UserError, match="fer2013-paper"):
+    for name in ("fer2014", "../pretrained/deep_emotion.fer2013", ""):
+        with pytest.raises(UserError, match=r"deep_emotion\.fer2013"):
             load_pretrained(name)
+
+
+@pytest.mark.parametrize("old", ["fer2013-paper", "fer2013-wide"])
+def test_a_renamed_network_is_named_in_the_error(old):
+    with pytest.raises(UserError, match="renamed") as caught:
+        load_pretrained(old)
+    assert any(name in str(caught.value) for name in pretrained_names())
 
 
 def test_importing_the_package_is_light():
