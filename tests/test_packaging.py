@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 
 import pytest
@@ -13,8 +14,16 @@ from commands import ROOT
 from packaging.requirements import Requirement
 from PIL import Image
 
+import deep_emotion_jax
+
 FOLDERS = ("deep_emotion_jax", "datasets", "configs", "tests", "benchmarks")
 FILES = ("pyproject.toml", "README.md", "LICENSE", "requirements.txt", "main.py", "eval.py")
+
+
+def requirements(file):
+    """The lines of a requirements file that name a package."""
+    lines = (ROOT / file).read_text().splitlines()
+    return [line for line in lines if not line.startswith(("#", "-r"))]
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +63,13 @@ def test_contents_of_the_wheel(wheel):
     assert "License-Expression: Apache-2.0" in text
     assert any(name.endswith("licenses/LICENSE") for name in names)
     required = {line.split(": ")[1] for line in text.splitlines() if line.startswith("Requires-Di")}
-    for line in (ROOT / "requirements.txt").read_text().split():
-        assert any(Requirement(line) == Requirement(other) for other in required)
+    for line in requirements("requirements.txt"):
+        wanted = Requirement(line)
+        assert any(
+            (wanted.name, wanted.specifier) == (found.name, found.specifier)
+            and (found.marker is None or found.marker.evaluate({"extra": "train"}))
+            for found in map(Requirement, required)
+        ), line
 
 
 def test_the_wheel_names_an_expression_without_the_repository(wheel, tmp_path):
@@ -91,16 +105,31 @@ def test_pins_fit_the_requirements(python, platform):
         "python_full_version": f"{python}.0",
         "sys_platform": platform,
     }
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
-    pins = [Requirement(line) for line in lines if not line.strip().startswith("#")]
+    pins = [Requirement(line) for line in requirements("constraints.txt")]
     chosen = {
         pin.name.lower(): str(pin.specifier).removeprefix("==")
         for pin in pins
         if pin.marker is None or pin.marker.evaluate(environment)
     }
     for file in ("requirements.txt", "requirements-dev.txt"):
-        for line in (ROOT / file).read_text().splitlines():
-            if not line.startswith("-r"):
-                wanted = Requirement(line)
-                name = wanted.name.lower().replace("_", "-")
-                assert wanted.specifier.contains(chosen[name]), line
+        for line in requirements(file):
+            wanted = Requirement(line)
+            name = wanted.name.lower().replace("_", "-")
+            assert wanted.specifier.contains(chosen[name]), line
+
+
+def test_requirements_files_repeat_pyproject():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    base, train, dev = project["dependencies"], extras["train"], extras["dev"]
+    assert requirements("requirements.txt") == sorted([*base, *train], key=str.lower)
+    own, *rest = dev
+    assert own == "deep-emotion-jax[train,demo,export]"
+    tested = [*rest, *extras["demo"], *extras["export"]]
+    assert requirements("requirements-dev.txt") == sorted(tested, key=str.lower)
+
+
+def test_versions_agree():
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert f"\nversion: {deep_emotion_jax.__version__}\n" in citation
+    assert f"\n## {deep_emotion_jax.__version__} " in (ROOT / "CHANGELOG.md").read_text()
