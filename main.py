@@ -38,10 +38,8 @@ from deep_emotion_jax.pretrained import load_pretrained
 from deep_emotion_jax.runtime import multihost
 from deep_emotion_jax.runtime.signals import STOPPED_EXIT_CODE, Stopped
 from deep_emotion_jax.runtime.workdir import claim_workdir, provenance
-from deep_emotion_jax.training.augment import Augmentation
-from deep_emotion_jax.training.config import check_settings
+from deep_emotion_jax.training.config import read_settings
 from deep_emotion_jax.training.distill import with_teacher
-from deep_emotion_jax.training.epoch import Recipe
 from deep_emotion_jax.training.loop import Run, fit
 
 HERE = Path(__file__).parent
@@ -90,15 +88,6 @@ def load_dataset(config: ConfigDict) -> tuple[dict[str, Split], list[str]]:
     return splits, builder.info.features["label"].names
 
 
-def make_recipe(config: ConfigDict) -> Recipe:
-    """The recipe a config describes."""
-    return Recipe(
-        num_epochs=config.num_epochs,
-        augmentation=Augmentation(**config.augmentation),
-        **config.recipe,
-    )
-
-
 def run(
     config: ConfigDict,
     workdir: Path,
@@ -107,7 +96,7 @@ def run(
     accept_changes: bool = False,
 ) -> None:
     """Trains the folds of the config's protocol, once for each seed, and reports to a folder."""
-    check_settings(config)
+    experiment = read_settings(config)
     multihost.require_same([config.to_dict(), str(workdir)], "settings")
     print(f"{len(jax.devices())} x {jax.devices()[0].device_kind}; results go to {workdir}")
     splits, class_names = load_dataset(config)
@@ -135,11 +124,10 @@ def run(
         multihost.in_step(lambda: stack.enter_context(claim), only_first=True)
         state, records = fit(
             models,
-            make_recipe(config),
+            experiment,
             data,
             runs,
             workdir=workdir,
-            seconds_between_checkpoints=config.seconds_between_checkpoints,
             about=about,
         )
         multihost.in_step(
@@ -174,7 +162,9 @@ def parse_flags(argv: list[str]) -> list[str]:
         if isinstance(error.__context__, KeyError):
             reason = f"no setting is called {error.__context__.args[0]}"
         lines = " ".join(reason.split())
-        raise UserError(f"--config: {lines}; configs/default.py lists all settings") from error
+        raise UserError(
+            f"--config: {lines}; deep_emotion_jax/training/config.py lists all settings"
+        ) from error
     if len(rest) > 1:
         raise UserError(
             f"unexpected argument {rest[1]!r}: settings are given as --config.NAME=VALUE"

@@ -22,9 +22,8 @@ import numpy as np
 
 from benchmarks import common
 from deep_emotion_jax.data.split import steps_per_epoch
-from deep_emotion_jax.training.augment import Augmentation
+from deep_emotion_jax.training.config import Augmentation, Recipe
 from deep_emotion_jax.training.epoch import (
-    Recipe,
     for_each_run,
     init_state,
     make_epoch,
@@ -106,11 +105,10 @@ def make_epoch_call(models: int, batch: int, images: int) -> Callable[[], Any]:
     """One epoch of so many models at once, on from the one before."""
     mesh = common.make_mesh()
     model = common.make_model()
-    recipe = Recipe(
-        500, batch, 1e-3, ema_decay=0.999, augmentation=Augmentation(flip=True, shift=0.06)
-    )
-    optimizer, _ = make_optimizer(recipe, steps_per_epoch(images, batch))
-    program = jax.jit(for_each_run(make_epoch(model, optimizer, recipe, mesh)))
+    recipe = Recipe(batch, learning_rate=1e-3)
+    optimizer, _ = make_optimizer(recipe, 500, steps_per_epoch(images, batch))
+    epoch = make_epoch(model, optimizer, recipe, Augmentation(shift=0.06), mesh)
+    program = jax.jit(for_each_run(epoch))
     start = init_state(model, optimizer)
     rng = np.random.default_rng(0)
     state, keys, index, count, *data = jax.device_put(

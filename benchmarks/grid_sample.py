@@ -21,7 +21,8 @@ from torch.nn import functional
 
 from benchmarks import common
 from deep_emotion_jax.nn.spatial_transformer import affine_grid, grid_sample
-from deep_emotion_jax.training.augment import Augmentation, random_theta
+from deep_emotion_jax.training.augment import random_theta
+from deep_emotion_jax.training.config import Augmentation
 
 torch.set_num_threads(common.CORES)
 
@@ -31,7 +32,7 @@ Result = tuple[np.ndarray, ...]
 
 def make_inputs(batch: int, size: tuple[int, int, int]) -> tuple[np.ndarray, ...]:
     """Image, grid and the gradient of the output, for this project's layout."""
-    settings = Augmentation(shift=0.1, rotate=20, scale=0.1)
+    settings = Augmentation(flip=False, shift=0.1, rotate=20, scale=0.1)
     theta = random_theta(jax.random.key(0), (batch, *size[:2]), settings)
     rng = np.random.default_rng(0)
     image, cotangent = rng.standard_normal((2, batch, *size), np.float32)

@@ -31,8 +31,8 @@ from benchmarks import common
 from benchmarks.torch_model import torch_copy
 from deep_emotion_jax.data.folds import Fold
 from deep_emotion_jax.data.split import Split, steps_per_epoch
-from deep_emotion_jax.training.augment import Augmentation
-from deep_emotion_jax.training.epoch import Recipe, init_state, make_epoch, make_optimizer
+from deep_emotion_jax.training.config import Augmentation, Experiment, Recipe
+from deep_emotion_jax.training.epoch import init_state, make_epoch, make_optimizer
 from deep_emotion_jax.training.loop import Run, fit
 
 LEARNING_RATE = 1e-3
@@ -48,9 +48,9 @@ def make_data(count: int) -> tuple[np.ndarray, np.ndarray]:
 def jax_pass(images: np.ndarray, labels: np.ndarray, batch: int) -> Callable[[], None]:
     """One pass of bare steps with this project."""
     model, mesh = common.make_model(), common.make_mesh()
-    recipe = Recipe(1, batch, LEARNING_RATE, schedule="constant")
-    optimizer, _ = make_optimizer(recipe, steps_per_epoch(len(labels), batch))
-    program = jax.jit(make_epoch(model, optimizer, recipe, mesh))
+    recipe = Recipe(batch, LEARNING_RATE, schedule="constant", ema_decay=0)
+    optimizer, _ = make_optimizer(recipe, 1, steps_per_epoch(len(labels), batch))
+    program = jax.jit(make_epoch(model, optimizer, recipe, Augmentation(flip=False), mesh))
     state, index, *data = jax.device_put(
         (init_state(model, optimizer), np.arange(len(labels)), images, labels),
         jax.NamedSharding(mesh, jax.P()),
@@ -113,23 +113,20 @@ def loop_seconds(images: np.ndarray, labels: np.ndarray, train: int, batch: int)
     index = np.arange(len(labels))
     fold = Fold("benchmark", index[:train], index[train:], index[:0])
     names = [str(i) for i in index]
-    recipe = Recipe(
-        2,
-        batch,
-        LEARNING_RATE,
-        schedule="constant",
-        ema_decay=0.999,
-        augmentation=Augmentation(flip=True, shift=0.06),
+    experiment = Experiment(
+        num_epochs=2,
+        seconds_between_checkpoints=0,  # one every epoch
+        recipe=Recipe(batch, LEARNING_RATE, schedule="constant"),
+        augmentation=Augmentation(shift=0.06),
     )
     stamps = _Stamps()
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(stamps):
         fit(
             [common.make_model()],
-            recipe,
+            experiment,
             Split(images, labels, names, [""] * len(names)),
             [Run(fold, 0)],
             workdir=Path(folder),
-            seconds_between_checkpoints=0,  # one every epoch
             about={},
         )
     first, second = stamps.times

@@ -1,33 +1,10 @@
 """Image augmentation on the device: pure jax.numpy, one key an image, inside the compiled step."""
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 
 from deep_emotion_jax.nn.spatial_transformer import affine_grid, grid_sample
-
-
-class Augmentation(NamedTuple):
-    """How far training images are changed; zero or False leaves that change out.
-
-    Attributes:
-      flip: mirror left and right in half of the images.
-      shift: largest shift along each axis, as a fraction of the side; rounded to whole pixels, so
-        that shifts alone do not blur what the network will see sharp (docs/experiments.md).
-      rotate: largest turn, in degrees, either way.
-      scale: largest relative change of size, either way.
-      contrast: largest relative change of contrast about the image's mean, either way.
-      erase: largest side of a square filled with noise in half of the images, as a fraction of
-        the side (random erasing, Zhong et al. 2020).
-    """
-
-    flip: bool = False
-    shift: float = 0.0
-    rotate: float = 0.0
-    scale: float = 0.0
-    contrast: float = 0.0
-    erase: float = 0.0
+from deep_emotion_jax.training.config import Augmentation
 
 
 def augment(key: jax.Array, images: jax.Array, settings: Augmentation) -> jax.Array:

@@ -1,22 +1,31 @@
-"""Which values the settings of a run may have, checked before anything is read or trained."""
+"""The settings of a training: meaning, default and range of each, in this one place.
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+`configs/default.py` makes its config of `Experiment`; `read_settings` turns a config back into one.
+"""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
 
 from deep_emotion_jax.data.folds import PROTOCOLS
 from deep_emotion_jax.errors import UserError
-from deep_emotion_jax.nn.model import ATTENTION, INITIALIZERS, LOCALIZATION, TRUNKS
+from deep_emotion_jax.nn.model import ATTENTION, INITIALIZERS, LOCALIZATION, TRUNKS, DeepEmotion
+
+Settings = TypeVar("Settings")
+WHERE = "deep_emotion_jax/training/config.py lists all settings"
 
 
 class Rule(NamedTuple):
-    """What a setting may be: a test, and the same in words."""
+    """The values a setting may have: a test, and the same in words."""
 
     holds: Callable[[Any], bool]
     words: str
 
 
-def _real(low: float, high: float, words: str) -> Rule:
-    # NaN fails every comparison.
+def real(low: float, high: float, words: str) -> Rule:
+    """A number in [low, high]; NaN is refused, because it fails every comparison."""
     return Rule(
         lambda value: (
             isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
@@ -25,68 +34,163 @@ def _real(low: float, high: float, words: str) -> Rule:
     )
 
 
-def _whole(low: int, high: int) -> Rule:
+def whole(low: int, high: int) -> Rule:
+    """An int in [low, high]."""
     return Rule(
         lambda value: type(value) is int and low <= value <= high,
         f"a whole number from {low} to {high}",
     )
 
 
-def _one_of(names: Any) -> Rule:
+def one_of(names: Iterable[str]) -> Rule:
+    """One of these names."""
     names = tuple(names)
     return Rule(lambda value: value in names, f"one of {', '.join(map(repr, names))}")
 
 
-_BOOL = Rule(lambda value: isinstance(value, bool), "True or False")
-_TEXT = Rule(lambda value: isinstance(value, str) and "\0" not in value, "text")
-_NAME = Rule(
+BOOL = Rule(lambda value: isinstance(value, bool), "True or False")
+TEXT = Rule(lambda value: isinstance(value, str) and "\0" not in value, "text")
+FOLDER = Rule(lambda value: TEXT.holds(value) and value != "", "the path of a folder")
+NAME = Rule(
     lambda value: isinstance(value, str) and value.isidentifier(),
     "the name of a folder of datasets/",
 )
-_SHARE = _real(0, 1, "from 0 to 1")
-_BELOW_ONE = _real(0, 1 - 1e-9, "at least 0 and less than 1")
-_NOT_NEGATIVE = _real(0, 1e6, "from 0 to 1,000,000")
+SHARE = real(0, 1, "from 0 to 1")
+BELOW_ONE = real(0, 1 - 1e-9, "at least 0 and less than 1")
+NOT_NEGATIVE = real(0, 1e6, "from 0 to 1,000,000")
 
-RULES: dict[str, Rule] = {
-    "seed": _whole(0, 2**31 - 1),
-    "dataset": _NAME,
-    "dataset_config": _TEXT,
-    "manual_dir": _TEXT,
-    "data_dir": Rule(lambda value: _TEXT.holds(value) and value != "", "the path of a folder"),
-    "protocol": _one_of(PROTOCOLS),
-    "init_from": _TEXT,
-    "teacher": _TEXT,
-    "model.attention": _one_of(ATTENTION),
-    "model.localization": _one_of(LOCALIZATION),
-    "model.trunk": _one_of(TRUNKS),
-    "model.batch_norm": _BOOL,
-    # Below, a layer would have no channels.
-    "model.width": _real(0.1, 32, "from 0.1 to 32"),
-    "model.dropout": _BELOW_ONE,
-    "model.init": _one_of(INITIALIZERS),
-    "recipe.batch_size": _whole(1, 65_536),
-    "recipe.learning_rate": _real(1e-12, 1e6, "more than 0 and at most 1,000,000"),
-    "recipe.optimizer": _one_of(("adam", "muon")),
-    "recipe.schedule": _one_of(("constant", "cosine")),
-    "recipe.warmup_epochs": _NOT_NEGATIVE,
-    "recipe.weight_decay": _NOT_NEGATIVE,
-    "recipe.fc_l2": _NOT_NEGATIVE,
-    "recipe.label_smoothing": _BELOW_ONE,
-    "recipe.teacher_share": _SHARE,
-    "recipe.ema_decay": _BELOW_ONE,
-    "num_epochs": _whole(1, 1_000_000),
-    "seconds_between_checkpoints": _NOT_NEGATIVE,
-    "augmentation.flip": _BOOL,
-    "augmentation.shift": _SHARE,
-    "augmentation.rotate": _real(0, 180, "degrees from 0 to 180"),
-    "augmentation.scale": _BELOW_ONE,
-    "augmentation.contrast": _SHARE,
-    "augmentation.erase": _SHARE,
-}
+
+def setting(default: Any, rule: Rule) -> Any:
+    """A dataclass field with a default and the rule for its values."""
+    assert rule.holds(default)
+    return dataclasses.field(default=default, metadata={"rule": rule})
+
+
+def _argument(name: str, rule: Rule) -> Any:
+    """A setting whose default is that of the argument of `DeepEmotion`."""
+    return setting(inspect.signature(DeepEmotion.__init__).parameters[name].default, rule)
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The network: the keyword arguments of `nn.model.DeepEmotion`, described there."""
+
+    attention: str = _argument("attention", one_of(ATTENTION))
+    localization: str = _argument("localization", one_of(LOCALIZATION))
+    trunk: str = _argument("trunk", one_of(TRUNKS))
+    batch_norm: bool = _argument("batch_norm", BOOL)
+    # Below 0.1 a layer would have no channels.
+    width: float = _argument("width", real(0.1, 32, "from 0.1 to 32"))
+    dropout: float = _argument("dropout", BELOW_ONE)
+    init: str = _argument("init", one_of(INITIALIZERS))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the weights are fitted. Rates and decays are per step.
+
+    Attributes:
+      batch_size: images per step.
+      learning_rate: constant, or the peak of the schedule.
+      optimizer: "adam" (the paper's), or "muon": momentum made orthogonal for kernels (Jordan et
+        al. 2024), scaled to the size of Adam's steps, and Adam for the rest.
+      schedule: "constant", or "cosine" (linear warm-up, then cosine decay to zero).
+      warmup_epochs: length of the warm-up of "cosine".
+      weight_decay: decoupled (as in AdamW), on kernels only.
+      fc_l2: lambda of the paper's loss: cross-entropy + lambda * ||w||^2 of the two fully connected
+        layers of the classifier.
+      label_smoothing: mass taken from the true class and spread over all.
+      teacher_share: weight of the teacher's soft labels against the true ones (distillation, Hinton
+        et al. 2015, at temperature 1); no effect without a teacher.
+      ema_decay: of the moving average of the weights that is evaluated; 0 evaluates the weights.
+    """
+
+    batch_size: int = setting(128, whole(1, 65_536))
+    learning_rate: float = setting(3e-3, real(1e-12, 1e6, "more than 0 and at most 1,000,000"))
+    optimizer: str = setting("adam", one_of(("adam", "muon")))
+    schedule: str = setting("cosine", one_of(("constant", "cosine")))
+    warmup_epochs: float = setting(1.0, NOT_NEGATIVE)
+    weight_decay: float = setting(0.0, NOT_NEGATIVE)
+    fc_l2: float = setting(0.0, NOT_NEGATIVE)
+    label_smoothing: float = setting(0.0, BELOW_ONE)
+    teacher_share: float = setting(0.0, SHARE)
+    ema_decay: float = setting(0.999, BELOW_ONE)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes to training images; zero or False leaves a change out.
+
+    Attributes:
+      flip: mirror left and right in half of the images.
+      shift: largest shift along each axis, as a fraction of the side; rounded to whole pixels, so
+        that shifts alone do not blur the image (docs/experiments.md).
+      rotate: largest rotation, in degrees, either way.
+      scale: largest relative change of size, either way.
+      contrast: largest relative change of contrast about the image's mean, either way.
+      erase: largest side of a square filled with noise in half of the images, as a fraction of
+        the side (random erasing, Zhong et al. 2020).
+    """
+
+    flip: bool = setting(True, BOOL)
+    shift: float = setting(0.0, SHARE)
+    rotate: float = setting(0.0, real(0, 180, "degrees from 0 to 180"))
+    scale: float = setting(0.0, BELOW_ONE)
+    contrast: float = setting(0.0, SHARE)
+    erase: float = setting(0.0, SHARE)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """All settings of a training, in the layout of a config.
+
+    Attributes:
+      seed: of weights, shuffling, augmentation, dropout and random splits.
+      dataset: a folder of datasets/.
+      dataset_config: one of the dataset builder's configs; empty for its first.
+      manual_dir: the raw data: a folder, or the downloaded file itself.
+      data_dir: where the prepared data lies.
+      protocol: "official", "paper" or "subjects", see `data.folds`.
+      init_from: weights to start from: a shipped network's name or a .safetensors file.
+      teacher: a trained network to learn from: a shipped network's name or a .safetensors file.
+      num_epochs: passes over the training split; also the length of the schedule.
+      seconds_between_checkpoints: least time from one checkpoint to the next.
+      model: the network.
+      recipe: how its weights are fitted.
+      augmentation: random changes to training images.
+    """
+
+    seed: int = setting(0, whole(0, 2**31 - 1))
+    dataset: str = setting("synthetic_faces", NAME)
+    dataset_config: str = setting("", TEXT)
+    manual_dir: str = setting("", TEXT)
+    data_dir: str = setting("data", FOLDER)
+    protocol: str = setting("official", one_of(PROTOCOLS))
+    init_from: str = setting("", TEXT)
+    teacher: str = setting("", TEXT)
+    num_epochs: int = setting(60, whole(1, 1_000_000))
+    seconds_between_checkpoints: float = setting(15.0, NOT_NEGATIVE)
+    model: ModelSettings = ModelSettings()
+    recipe: Recipe = Recipe()
+    augmentation: Augmentation = Augmentation()
+
+
+def _rules(settings: Any, prefix: str = "") -> dict[str, Rule]:
+    found: dict[str, Rule] = {}
+    for field in dataclasses.fields(settings):
+        if dataclasses.is_dataclass(field.default):
+            found |= _rules(field.default, f"{prefix}{field.name}.")
+        else:
+            found[f"{prefix}{field.name}"] = field.metadata["rule"]
+    return found
+
+
+RULES: dict[str, Rule] = _rules(Experiment)
+"""The rule of every setting, by its name without "config."."""
 
 
 def check_settings(config: Mapping[str, Any]) -> None:
-    """Checks that a config has all settings of configs/default.py, no others, and sound values.
+    """Checks that a config has all settings of `Experiment`, no others, and values in range.
 
     Args:
       config: nested mappings, such as an `ml_collections.ConfigDict`.
@@ -94,21 +198,44 @@ def check_settings(config: Mapping[str, Any]) -> None:
     Raises:
       UserError: the first setting that is missing, unknown or out of its range.
     """
-    given = _flat(config)
-    for name in RULES.keys() - given.keys():
-        raise UserError(f"config.{name} is missing; configs/default.py has all settings")
+    given = flat(config)
+    for name in sorted(RULES.keys() - given.keys()):
+        raise UserError(f"config.{name} is missing; {WHERE}")
     for name, value in given.items():
         if name not in RULES:
-            raise UserError(f"there is no setting config.{name}; configs/default.py lists all")
+            raise UserError(f"unknown setting config.{name}; {WHERE}")
         if not RULES[name].holds(value):
             raise UserError(f"config.{name}={value!r} must be {RULES[name].words}")
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def read_settings(config: Mapping[str, Any]) -> Experiment:
+    """Returns a config as typed settings.
+
+    Raises:
+      UserError: as `check_settings`.
+    """
+    check_settings(config)
+    return _build(Experiment, config)
+
+
+def _build(kind: Callable[..., Settings], config: Mapping[str, Any]) -> Settings:
+    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
+    return kind(
+        **{
+            field.name: _build(type(field.default), config[field.name])
+            if dataclasses.is_dataclass(field.default)
+            else config[field.name]
+            for field in fields
+        }
+    )
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The leaves of nested mappings by their dotted names."""
     leaves: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping) or hasattr(value, "items"):
-            leaves |= _flat(value, f"{prefix}{key}.")
+            leaves |= flat(value, f"{prefix}{key}.")
         else:
             leaves[f"{prefix}{key}"] = value
     return leaves

@@ -19,45 +19,11 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 from deep_emotion_jax.data.split import batch_indices, steps_per_epoch
-from deep_emotion_jax.training.augment import Augmentation, augment
+from deep_emotion_jax.training.augment import augment
+from deep_emotion_jax.training.config import Augmentation, Recipe
 
 Pytree = Any
 Model = TypeVar("Model", bound=nnx.Module)
-
-
-class Recipe(NamedTuple):
-    """How to train. Rates and decays are per step, epochs are passes over the training split.
-
-    Attributes:
-      num_epochs: length of the training and of the learning-rate schedule.
-      batch_size: images per step.
-      learning_rate: the peak, if there is a schedule.
-      optimizer: "adam" (the paper's), or "muon": momentum made orthogonal for kernels (Jordan et
-        al. 2024), scaled to the size of Adam's steps, and Adam for the rest.
-      schedule: "constant", or "cosine" (linear warm-up, then cosine decay to zero).
-      warmup_epochs: length of the warm-up of "cosine".
-      weight_decay: decoupled (as in AdamW), on kernels only.
-      fc_l2: lambda of the paper's loss: cross-entropy + lambda * ||w||^2 of the two fully connected
-        layers of the classifier.
-      label_smoothing: mass taken from the true class and spread over all.
-      teacher_share: weight of a teacher's soft labels beside the true ones (distillation, Hinton et
-        al. 2015, at temperature 1); without soft labels it has no effect.
-      ema_decay: of the moving average of the weights that is evaluated; 0 evaluates the weights.
-      augmentation: see `augment.Augmentation`.
-    """
-
-    num_epochs: int
-    batch_size: int
-    learning_rate: float
-    optimizer: str = "adam"
-    schedule: str = "cosine"
-    warmup_epochs: float = 1.0
-    weight_decay: float = 0.0
-    fc_l2: float = 0.0
-    label_smoothing: float = 0.0
-    teacher_share: float = 0.0
-    ema_decay: float = 0.0
-    augmentation: Augmentation = Augmentation()
 
 
 class TrainState(NamedTuple):
@@ -78,12 +44,15 @@ class TrainState(NamedTuple):
     step: jax.Array
 
 
-def make_optimizer(recipe: Recipe, steps: int) -> tuple[optax.GradientTransformation, Callable]:
-    """The optimizer and the learning rate as a function of the step.
+def make_optimizer(
+    recipe: Recipe, num_epochs: int, steps: int
+) -> tuple[optax.GradientTransformation, Callable]:
+    """Returns the optimizer and the learning rate as a function of the step.
 
     Args:
-      recipe: the recipe.
-      steps: steps in an epoch.
+      recipe: the settings.
+      num_epochs: length of the schedule.
+      steps: steps per epoch.
 
     Raises:
       ValueError: for an unknown schedule or optimizer.
@@ -95,7 +64,7 @@ def make_optimizer(recipe: Recipe, steps: int) -> tuple[optax.GradientTransforma
             0.0,
             recipe.learning_rate,
             warmup_steps=round(recipe.warmup_epochs * steps),
-            decay_steps=max(recipe.num_epochs * steps, round(recipe.warmup_epochs * steps) + 1),
+            decay_steps=max(num_epochs * steps, round(recipe.warmup_epochs * steps) + 1),
         )
     else:
         raise ValueError(f"schedule must be 'constant' or 'cosine', got {recipe.schedule!r}")
@@ -166,6 +135,7 @@ def make_epoch(
     model: nnx.Module,
     optimizer: optax.GradientTransformation,
     recipe: Recipe,
+    augmentation: Augmentation,
     mesh: jax.sharding.Mesh,
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
     """The program of one epoch: (state, key, index, count, images, labels, soft) -> state, sums.
@@ -182,7 +152,7 @@ def make_epoch(
 
     def micro_loss(params, stats, key, images, labels, soft, weights):
         augment_key, dropout_key = jax.random.split(key)
-        images = augment(augment_key, images.astype(jnp.float32) / 255, recipe.augmentation)
+        images = augment(augment_key, images.astype(jnp.float32) / 255, augmentation)
         net = assemble(model, params, stats)
         logits = net(images, train=True, dropout_key=dropout_key)
         losses = smoothed_cross_entropy(logits, labels, recipe.label_smoothing)

@@ -24,8 +24,8 @@ from deep_emotion_jax.runtime.checkpoint import Checkpoints
 from deep_emotion_jax.runtime.log import Record, metrics_writer, show_progress
 from deep_emotion_jax.runtime.multihost import any_process, is_first
 from deep_emotion_jax.runtime.signals import Stopped, ready_or_stopped, stop_requests
+from deep_emotion_jax.training.config import Experiment
 from deep_emotion_jax.training.epoch import (
-    Recipe,
     TrainState,
     first_bad_step,
     for_each_run,
@@ -66,12 +66,11 @@ class RunState(NamedTuple):
 
 def fit(
     models: Sequence[nnx.Module],
-    recipe: Recipe,
+    experiment: Experiment,
     data: Split,
     runs: Sequence[Run],
     *,
     workdir: Path,
-    seconds_between_checkpoints: float,
     about: Record,
 ) -> tuple[RunState, list[Record]]:
     """Trains one model a run, or goes on with the training that `workdir` holds.
@@ -83,11 +82,10 @@ def fit(
 
     Args:
       models: new models of one structure; their weights are the start.
-      recipe: how to train.
+      experiment: how to train: epochs, checkpoints, recipe and augmentation are read.
       data: what the folds of the runs index. Their test examples are not touched.
       runs: fold and seed of each.
       workdir: an existing folder.
-      seconds_between_checkpoints: at least so long from one to the next; the last epoch has one.
       about: where the runs come from; stored in each checkpoint as JSON.
 
     Returns:
@@ -98,13 +96,16 @@ def fit(
         written.
       Stopped: after SIGTERM or SIGINT: the epoch that was running is saved if it ends in time.
     """
+    recipe = experiment.recipe
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     train_index, train_count = _stack([run.fold.train for run in runs])
     validation_index, validation_count = _stack([run.fold.validation for run in runs])
     steps = steps_per_epoch(train_index.shape[1], recipe.batch_size)
-    optimizer, learning_rate = make_optimizer(recipe, steps)
+    optimizer, learning_rate = make_optimizer(recipe, experiment.num_epochs, steps)
     everywhere = jax.NamedSharding(mesh, jax.P())
-    epoch_of_runs = for_each_run(make_epoch(models[0], optimizer, recipe, mesh))
+    epoch_of_runs = for_each_run(
+        make_epoch(models[0], optimizer, recipe, experiment.augmentation, mesh)
+    )
     # The state alone is donated: XLA would write results over the indices too, which every epoch
     # reads, where an epoch of one step makes the sizes equal.
     train_epoch = jax.jit(
@@ -145,7 +146,7 @@ def fit(
         writer = metrics_writer(workdir, records, names) if is_first() else nobody
         with stop_requests() as requests, writer as write:
             saved, saved_at = done, time.monotonic()
-            for epoch in range(done + 1, recipe.num_epochs + 1):
+            for epoch in range(done + 1, experiment.num_epochs + 1):
                 began = time.perf_counter()
                 keys = jax.vmap(jax.random.fold_in, (0, None))(roots, epoch)
                 train_state, sums = train_epoch(
@@ -193,13 +194,13 @@ def fit(
                 records.extend(lines)
                 try:
                     best = jax.device_get((state.best_accuracy, state.best_epoch))
-                    show_progress(records, recipe.num_epochs, int(train_count.sum()), *best)
+                    show_progress(records, experiment.num_epochs, int(train_count.sum()), *best)
                 except BrokenPipeError:  # `| head` has gone: a signal to stop, as SIGPIPE is
                     requests.append("a closed output")
                 # Processes have clocks and signals of their own, and must do the same.
-                due = time.monotonic() - saved_at > seconds_between_checkpoints
+                due = time.monotonic() - saved_at > experiment.seconds_between_checkpoints
                 due, stop = any_process(due, bool(requests))
-                if due or stop or epoch == recipe.num_epochs:
+                if due or stop or epoch == experiment.num_epochs:
                     checkpoints.save(epoch, state, {"about": about, "records": records})
                     saved, saved_at = epoch, time.monotonic()
                 if stop:

@@ -9,8 +9,8 @@ import pytest
 from flax import nnx
 
 from deep_emotion_jax.nn.model import DeepEmotion
+from deep_emotion_jax.training.config import Augmentation, Recipe
 from deep_emotion_jax.training.epoch import (
-    Recipe,
     assemble,
     init_state,
     make_epoch,
@@ -119,11 +119,11 @@ def test_loss_and_gradients_are_finite_whatever_comes():
 def one_step_epochs(recipe, epochs):
     """States before and after each of several epochs of a single step, and their losses."""
     model = away_from_kinks()
-    optimizer, _ = make_optimizer(recipe, steps=1)
+    optimizer, _ = make_optimizer(recipe, num_epochs=5, steps=1)
     mesh = jax.make_mesh(
         (1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:1]
     )
-    epoch = jax.jit(make_epoch(model, optimizer, recipe, mesh))
+    epoch = jax.jit(make_epoch(model, optimizer, recipe, Augmentation(flip=False), mesh))
     states, losses = [init_state(model, optimizer)], []
     for key in jax.random.split(jax.random.key(4), epochs):
         state, sums = epoch(
@@ -137,7 +137,7 @@ def one_step_epochs(recipe, epochs):
 @pytest.fixture(scope="module")
 def few_steps():
     return one_step_epochs(
-        Recipe(5, 6, 1e-2, schedule="constant", fc_l2=0.01, ema_decay=0.2), epochs=4
+        Recipe(6, 1e-2, schedule="constant", fc_l2=0.01, ema_decay=0.2), epochs=4
     )
 
 
@@ -172,7 +172,7 @@ def test_l2_term_in_numpy(few_steps):
 @pytest.mark.parametrize("warmup", [0.0, 0.4, 2.0])
 def test_schedule_in_numpy_at_every_step(warmup):
     steps, epochs, peak = 5, 6, 0.03
-    _, rate = make_optimizer(Recipe(epochs, 8, peak, warmup_epochs=warmup), steps)
+    _, rate = make_optimizer(Recipe(8, peak, warmup_epochs=warmup), epochs, steps)
     rise, length = round(warmup * steps), epochs * steps
     for step in range(length + 1):
         if step < rise:

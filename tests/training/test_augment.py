@@ -1,12 +1,16 @@
 """Augmentation: range, shape, closed forms, and one draw per image."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deep_emotion_jax.training.augment import Augmentation, augment, random_theta
+from deep_emotion_jax.training.augment import augment, random_theta
+from deep_emotion_jax.training.config import Augmentation
 
+NOTHING = Augmentation(flip=False)
 EVERYTHING = Augmentation(flip=True, shift=0.1, rotate=15, scale=0.1, contrast=0.3, erase=0.5)
 
 
@@ -15,7 +19,7 @@ def images(count=16):
 
 
 def test_nothing_asked_changes_nothing():
-    np.testing.assert_array_equal(augment(jax.random.key(0), images(), Augmentation()), images())
+    np.testing.assert_array_equal(augment(jax.random.key(0), images(), NOTHING), images())
 
 
 def test_flip_mirrors_about_half_of_the_images_and_leaves_the_rest():
@@ -28,7 +32,14 @@ def test_flip_mirrors_about_half_of_the_images_and_leaves_the_rest():
 
 
 @pytest.mark.parametrize(
-    "settings", [EVERYTHING, *[Augmentation(**{k: v}) for k, v in EVERYTHING._asdict().items()]]
+    "settings",
+    [
+        EVERYTHING,
+        *[
+            dataclasses.replace(NOTHING, **{name: value})
+            for name, value in dataclasses.asdict(EVERYTHING).items()
+        ],
+    ],
 )
 def test_range_and_shape_stay_and_keys_decide(settings):
     out = augment(jax.random.key(0), images(), settings)
@@ -61,7 +72,7 @@ def test_theta_is_a_similarity_within_the_limits():
 
 
 def test_a_shift_is_of_whole_pixels_each_axis_by_its_own_length():
-    settings = Augmentation(shift=0.125)
+    settings = dataclasses.replace(NOTHING, shift=0.125)
     key = jax.random.key(5)
     x = np.asarray(jax.random.uniform(key, (64, 48, 32, 1)))
     out = augment(key, jnp.asarray(x), settings)

@@ -1,6 +1,8 @@
 """Every setting refuses what would fail, hang or silently do nothing later, in one sentence."""
 
+import dataclasses
 import importlib
+import inspect
 import math
 
 import jax
@@ -14,9 +16,14 @@ import main
 from configs import default
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.nn.model import DeepEmotion
-from deep_emotion_jax.training import config as module
-from deep_emotion_jax.training.augment import Augmentation
-from deep_emotion_jax.training.config import RULES, check_settings
+from deep_emotion_jax.training.config import (
+    RULES,
+    Experiment,
+    ModelSettings,
+    check_settings,
+    flat,
+    read_settings,
+)
 from deep_emotion_jax.training.epoch import make_optimizer
 
 WILD = [
@@ -46,7 +53,15 @@ def test_our_own_configs_are_sound(path):
 
 
 def test_the_rules_are_those_of_the_default_config():
-    assert module._flat(default.get_config()).keys() == RULES.keys()
+    assert flat(default.get_config()).keys() == RULES.keys()
+    assert read_settings(default.get_config()) == Experiment()
+
+
+def test_the_model_settings_are_the_arguments_of_the_network():
+    arguments = inspect.signature(DeepEmotion.__init__).parameters.values()
+    expected = {each.name: each.default for each in arguments if each.kind is each.KEYWORD_ONLY}
+    del expected["rngs"]
+    assert dataclasses.asdict(ModelSettings()) == expected
 
 
 @pytest.mark.parametrize(
@@ -101,14 +116,15 @@ def test_what_is_let_through_can_be_built(name, value):
     """A value is refused in one sentence, or recipe, network and schedule take it."""
     config = changed(name, value)
     try:
-        check_settings(config)
+        experiment = read_settings(config)
     except UserError:
         return
-    recipe = main.make_recipe(config)
-    _, rate = make_optimizer(recipe, steps=7)
+    assert flat(dataclasses.asdict(experiment)) == flat(config)
+    _, rate = make_optimizer(experiment.recipe, experiment.num_epochs, steps=7)
     assert all(math.isfinite(rate(step)) for step in (0, 1, 20))
-    assert isinstance(recipe.augmentation, Augmentation)
-    nnx.eval_shape(lambda: DeepEmotion(7, **config.model, rngs=nnx.Rngs(config.seed)))
+    nnx.eval_shape(
+        lambda: DeepEmotion(7, **dataclasses.asdict(experiment.model), rngs=nnx.Rngs(config.seed))
+    )
     jax.random.key(config.seed)
 
 
@@ -121,7 +137,7 @@ def test_missing_and_unknown_settings():
     config = default.get_config()
     with config.unlocked():
         config.recipe.learning_rat = 1.0
-    with pytest.raises(UserError, match=r"no setting config\.recipe\.learning_rat;"):
+    with pytest.raises(UserError, match=r"unknown setting config\.recipe\.learning_rat;"):
         check_settings(config)
 
 

@@ -10,8 +10,9 @@ from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.nn.model import DeepEmotion
 from deep_emotion_jax.nn.weights import Trained
+from deep_emotion_jax.training.config import Augmentation, Recipe
 from deep_emotion_jax.training.distill import with_teacher
-from deep_emotion_jax.training.epoch import Recipe, init_state, make_epoch, make_optimizer
+from deep_emotion_jax.training.epoch import init_state, make_epoch, make_optimizer
 
 CLASSES = tuple("abcdefg")
 
@@ -44,10 +45,10 @@ def test_the_loss_is_the_mean_of_both_labels_weighted_by_the_teachers_share(data
     model = DeepEmotion(dropout=0.0, rngs=nnx.Rngs(0))
     rng = np.random.default_rng(1)
     soft = rng.dirichlet(np.ones(7), 12).astype(np.float32)
-    recipe = Recipe(1, 12, 1e-3, teacher_share=0.7)
-    optimizer, _ = make_optimizer(recipe, 1)
+    recipe = Recipe(12, 1e-3, teacher_share=0.7)
+    optimizer, _ = make_optimizer(recipe, 1, 1)
     mesh = jax.make_mesh((1,), ("data",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:1])
-    epoch = jax.jit(make_epoch(model, optimizer, recipe, mesh))
+    epoch = jax.jit(make_epoch(model, optimizer, recipe, Augmentation(flip=False), mesh))
     start = init_state(model, optimizer)
     inputs = (start, jax.random.key(0), np.arange(12), 12, data.images, data.labels)
     _, sums = epoch(*inputs, soft)

@@ -1,5 +1,7 @@
 """The training programs against NumPy re-computations and against themselves."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,9 +10,8 @@ from flax import nnx
 
 from deep_emotion_jax.nn.model import DeepEmotion
 from deep_emotion_jax.training import epoch as train_module
-from deep_emotion_jax.training.augment import Augmentation
+from deep_emotion_jax.training.config import Augmentation, Recipe
 from deep_emotion_jax.training.epoch import (
-    Recipe,
     assemble,
     first_bad_step,
     for_each_run,
@@ -21,7 +22,8 @@ from deep_emotion_jax.training.epoch import (
     smoothed_cross_entropy,
 )
 
-RECIPE = Recipe(num_epochs=3, batch_size=8, learning_rate=1e-3)
+RECIPE = Recipe(batch_size=8, learning_rate=1e-3, ema_decay=0)
+UNCHANGED = Augmentation(flip=False)
 
 
 def mesh(devices=1):
@@ -39,11 +41,11 @@ def data(count=24):
     return jnp.asarray(images), jnp.asarray(np.arange(count) % 7, jnp.int32)
 
 
-def one_epoch(recipe, model=None, images=None, devices=1):
+def one_epoch(recipe, model=None, images=None, devices=1, augmentation=UNCHANGED):
     model = model or DeepEmotion(dropout=0.0, rngs=nnx.Rngs(0))
     images, labels = data() if images is None else images
-    optimizer, _ = make_optimizer(recipe, -(-len(labels) // recipe.batch_size))
-    epoch = jax.jit(make_epoch(model, optimizer, recipe, mesh(devices)))
+    optimizer, _ = make_optimizer(recipe, 3, -(-len(labels) // recipe.batch_size))
+    epoch = jax.jit(make_epoch(model, optimizer, recipe, augmentation, mesh(devices)))
     index = jnp.arange(len(labels))
     return epoch(init_state(model, optimizer), jax.random.key(1), index, len(index), images, labels)
 
@@ -62,13 +64,13 @@ def test_smoothed_cross_entropy_in_numpy():
 
 
 def test_one_step_is_adam_on_the_mean_gradient_with_the_l2_term():
-    recipe = RECIPE._replace(batch_size=24, schedule="constant", fc_l2=0.01, ema_decay=0.999)
+    recipe = replace(RECIPE, batch_size=24, schedule="constant", fc_l2=0.01, ema_decay=0.999)
     model = DeepEmotion(dropout=0.0, rngs=nnx.Rngs(0))
     # Away from the identity, where the grid lies on the kinks of bilinear sampling.
     model.localization.theta.bias[...] = jnp.array([0.93, 0.05, 0.02, -0.04, 0.91, 0.03])
     images, labels = data()
     state, sums = one_epoch(recipe, model)
-    start = init_state(model, make_optimizer(recipe, 1)[0])
+    start = init_state(model, make_optimizer(recipe, 3, 1)[0])
 
     def loss(params):
         net = assemble(model, params, start.stats)
@@ -112,9 +114,9 @@ def test_without_a_moving_average_the_weights_themselves_are_evaluated():
 
 
 def test_the_same_key_gives_the_same_bits():
-    recipe = RECIPE._replace(augmentation=Augmentation(flip=True, erase=0.3))
+    augmentation = Augmentation(flip=True, erase=0.3)
     model = DeepEmotion(dropout=0.3, rngs=nnx.Rngs(0))
-    first, second = (one_epoch(recipe, model)[0] for _ in range(2))
+    first, second = (one_epoch(RECIPE, model, augmentation=augmentation)[0] for _ in range(2))
     for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -122,7 +124,7 @@ def test_the_same_key_gives_the_same_bits():
 def fold_epochs(folds, seeds):
     """Weights after an epoch of each fold from its seed: in one program, and one by one."""
     images, labels = data()
-    optimizer, _ = make_optimizer(RECIPE, 2)
+    optimizer, _ = make_optimizer(RECIPE, 3, 2)
     models = [DeepEmotion(rngs=nnx.Rngs(seed)) for seed in seeds]
     starts = [init_state(model, optimizer) for model in models]
     own = (
@@ -131,7 +133,7 @@ def fold_epochs(folds, seeds):
         np.stack([np.resize(fold, 16) for fold in folds]),
         np.array([len(fold) for fold in folds]),
     )
-    epoch = make_epoch(models[0], optimizer, RECIPE, mesh())
+    epoch = make_epoch(models[0], optimizer, RECIPE, UNCHANGED, mesh())
     together = jax.jit(for_each_run(epoch))(own, (images, labels))
     alone = jax.jit(epoch)
     return together, [
@@ -159,9 +161,9 @@ def test_an_epoch_sees_the_images_of_its_fold_only():
     images, labels = data()
     poisoned = images.at[:4].set(0)
     fold = [np.arange(4, 24)]
-    optimizer, _ = make_optimizer(RECIPE, 3)
+    optimizer, _ = make_optimizer(RECIPE, 3, 3)
     model = DeepEmotion(rngs=nnx.Rngs(0))
-    epoch = jax.jit(make_epoch(model, optimizer, RECIPE, mesh()))
+    epoch = jax.jit(make_epoch(model, optimizer, RECIPE, UNCHANGED, mesh()))
     start = init_state(model, optimizer)
     a, b = (
         epoch(start, jax.random.key(1), np.resize(fold[0], 22), 20, faces, labels)[0]
@@ -173,7 +175,7 @@ def test_an_epoch_sees_the_images_of_its_fold_only():
 def test_batch_norm_statistics_are_carried():
     model = DeepEmotion(batch_norm=True, rngs=nnx.Rngs(0))
     state, _ = one_epoch(RECIPE, model)
-    before = init_state(model, make_optimizer(RECIPE, 1)[0]).stats
+    before = init_state(model, make_optimizer(RECIPE, 3, 1)[0]).stats
     assert any(
         np.abs(np.asarray(a) - np.asarray(b)).max() > 0
         for a, b in zip(jax.tree.leaves(state.stats), jax.tree.leaves(before), strict=True)
@@ -183,15 +185,15 @@ def test_batch_norm_statistics_are_carried():
 def test_logits_of_every_image_once_whatever_the_count():
     model = DeepEmotion(dropout=0.9, rngs=nnx.Rngs(0))
     images, _ = data(21)
-    state = init_state(model, make_optimizer(RECIPE, 1)[0])
+    state = init_state(model, make_optimizer(RECIPE, 3, 1)[0])
     logits = jax.jit(make_logits(model))(state.params, state.stats, images)
     np.testing.assert_allclose(logits, model(images.astype(jnp.float32) / 255), atol=1e-5)
 
 
 def test_muon_takes_orthogonal_steps_of_adams_size():
     model = DeepEmotion(rngs=nnx.Rngs(0))
-    recipe = RECIPE._replace(optimizer="muon", schedule="constant", learning_rate=1.0)
-    optimizer, _ = make_optimizer(recipe, 1)
+    recipe = replace(RECIPE, optimizer="muon", schedule="constant", learning_rate=1.0)
+    optimizer, _ = make_optimizer(recipe, 3, 1)
     params = init_state(model, optimizer).params
     keys = iter(jax.random.split(jax.random.key(0), 40))
     grads = jax.tree.map(lambda leaf: jax.random.normal(next(keys), leaf.shape), params)
@@ -208,17 +210,17 @@ def test_muon_takes_orthogonal_steps_of_adams_size():
 
 def test_unknown_optimizer():
     with pytest.raises(ValueError, match="'sgd'"):
-        make_optimizer(RECIPE._replace(optimizer="sgd"), 1)
+        make_optimizer(replace(RECIPE, optimizer="sgd"), 3, 1)
 
 
 def test_schedules():
-    _, rate = make_optimizer(Recipe(10, 8, 0.1, warmup_epochs=2), steps=5)
+    _, rate = make_optimizer(Recipe(8, 0.1, warmup_epochs=2), 10, steps=5)
     np.testing.assert_allclose([rate(0), rate(10), rate(50)], [0, 0.1, 0], atol=1e-7)
     np.testing.assert_allclose(rate(30), 0.05, atol=1e-6)
-    _, rate = make_optimizer(Recipe(10, 8, 0.1, schedule="constant"), steps=5)
+    _, rate = make_optimizer(Recipe(8, 0.1, schedule="constant"), 10, steps=5)
     assert rate(49) == pytest.approx(0.1)
     with pytest.raises(ValueError, match="'linear'"):
-        make_optimizer(Recipe(10, 8, 0.1, schedule="linear"), steps=5)
+        make_optimizer(Recipe(8, 0.1, schedule="linear"), 10, steps=5)
 
 
 def test_first_bad_step():

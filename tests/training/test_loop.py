@@ -7,7 +7,8 @@ import pytest
 from flax import nnx
 
 from deep_emotion_jax.nn.model import DeepEmotion
-from deep_emotion_jax.training.epoch import Recipe, init_state, make_optimizer
+from deep_emotion_jax.training.config import Recipe
+from deep_emotion_jax.training.epoch import init_state, make_optimizer
 from deep_emotion_jax.training.loop import RunState, _make_validation
 
 
@@ -15,7 +16,7 @@ from deep_emotion_jax.training.loop import RunState, _make_validation
 def validated():
     """A function of bias and epoch: the state after validating weights with that last bias."""
     model = DeepEmotion(rngs=nnx.Rngs(0))
-    optimizer, _ = make_optimizer(Recipe(1, 8, 1e-3), 1)
+    optimizer, _ = make_optimizer(Recipe(8, 1e-3), 1, 1)
     start = init_state(model, optimizer)
     validate = jax.jit(_make_validation(model))
     images, labels = np.zeros((10, 48, 48, 1), np.uint8), np.array([0] * 6 + [1] * 4)

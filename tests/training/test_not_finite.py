@@ -10,7 +10,7 @@ from deep_emotion_jax.data.folds import Fold
 from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.nn.model import DeepEmotion
-from deep_emotion_jax.training.epoch import Recipe
+from deep_emotion_jax.training.config import Augmentation, Experiment, Recipe
 from deep_emotion_jax.training.loop import Run, fit
 
 COUNT = 20
@@ -30,11 +30,16 @@ FOLD = Fold("official", np.arange(2, 18), np.arange(18, 20), np.arange(2))
     [(8, 2), (16, 1)],
 )
 def test_nan_stops_training(tmp_path, batch_size, step):
-    recipe = Recipe(3, batch_size, learning_rate=1e30, schedule="constant")
+    experiment = Experiment(
+        num_epochs=3,
+        seconds_between_checkpoints=0,
+        recipe=Recipe(batch_size, learning_rate=1e30, schedule="constant", ema_decay=0),
+        augmentation=Augmentation(flip=False),
+    )
     model = DeepEmotion(dropout=0.0, rngs=nnx.Rngs(0))
     runs = [Run(FOLD, 0)]
     with pytest.raises(UserError) as error:
-        fit([model], recipe, DATA, runs, workdir=tmp_path, seconds_between_checkpoints=0, about={})
+        fit([model], experiment, DATA, runs, workdir=tmp_path, about={})
     for words in (
         f"official-seed-0 is not finite at or after step {step} of epoch 1",
         f"whose {batch_size} images (face_",

@@ -13,7 +13,7 @@ from deep_emotion_jax.data.folds import Fold
 from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.nn.model import DeepEmotion
 from deep_emotion_jax.runtime.signals import Stopped
-from deep_emotion_jax.training.epoch import Recipe
+from deep_emotion_jax.training.config import Augmentation, Experiment, Recipe
 from deep_emotion_jax.training.loop import Run, fit
 
 COUNT = 70
@@ -29,18 +29,14 @@ FOLD = Fold("official", np.arange(64), np.arange(64, COUNT), np.arange(0))
 
 def train(workdir):
     # Of 32 images, two devices take 16 each, and one 16 at a time: the draws are the same.
-    recipe = Recipe(num_epochs=3, batch_size=32, learning_rate=5e-4)
-    model = DeepEmotion(dropout=0.1, rngs=nnx.Rngs(0))
-    # No checkpoint is due before the end.
-    return fit(
-        [model],
-        recipe,
-        DATA,
-        [Run(FOLD, 0)],
-        workdir=workdir,
-        seconds_between_checkpoints=1000,
-        about={},
+    experiment = Experiment(
+        num_epochs=3,
+        seconds_between_checkpoints=1000,  # none is due before the end
+        recipe=Recipe(batch_size=32, learning_rate=5e-4, ema_decay=0),
+        augmentation=Augmentation(flip=False),
     )
+    model = DeepEmotion(dropout=0.1, rngs=nnx.Rngs(0))
+    return fit([model], experiment, DATA, [Run(FOLD, 0)], workdir=workdir, about={})
 
 
 def test_cut_by_a_closed_output_it_goes_on_with_another_number_of_devices(

@@ -15,7 +15,8 @@ from golden import make_training_trajectory as golden
 
 from deep_emotion_jax.data.split import step_examples
 from deep_emotion_jax.nn.model import DeepEmotion
-from deep_emotion_jax.training.epoch import Recipe, init_state, make_epoch, make_optimizer
+from deep_emotion_jax.training.config import Augmentation, Recipe
+from deep_emotion_jax.training.epoch import init_state, make_epoch, make_optimizer
 
 GOLDEN = GOLDEN_FILES / "training_trajectory.npz"
 KEY = jax.random.key(3)
@@ -29,7 +30,6 @@ def named(tree):
 def ours():
     """State and losses after one epoch of ten steps from the golden weights, on its images."""
     recipe = Recipe(
-        num_epochs=1,
         batch_size=golden.BATCH,
         learning_rate=golden.PEAK,
         warmup_epochs=golden.WARMUP / golden.STEPS,
@@ -56,11 +56,11 @@ def ours():
     ]
     images, labels = golden.faces()
     back = np.argsort(np.concatenate(order))
-    optimizer, _ = make_optimizer(recipe, golden.STEPS)
+    optimizer, _ = make_optimizer(recipe, 1, golden.STEPS)
     mesh = jax.make_mesh(
         (1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:1]
     )
-    epoch = jax.jit(make_epoch(model, optimizer, recipe, mesh))
+    epoch = jax.jit(make_epoch(model, optimizer, recipe, Augmentation(flip=False), mesh))
     trained, sums = epoch(
         init_state(model, optimizer),
         KEY,
