@@ -13,7 +13,7 @@ def get_config() -> ConfigDict:
     """The settings for small data, with smaller and fewer steps: much is learned already."""
     config = ck_plus.get_config()
     config.init_from = "deep_emotion.fer2013"
-    config.num_epochs = 60
+    config.num_steps = 1500
     config.recipe.learning_rate = 1e-3
-    config.recipe.warmup_epochs = 3.0
+    config.recipe.warmup_steps = 100
     return config

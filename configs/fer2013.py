@@ -16,6 +16,7 @@ def get_config() -> ConfigDict:
     config = default.get_config()
     config.dataset = "fer2013"
     config.num_epochs = 200
+    config.recipe.warmup_steps = 225  # an epoch
     config.teacher = "deep_emotion_wide.fer2013"  # trained on the same split
     config.recipe.teacher_share = 1.0
     config.recipe.optimizer = "muon"

@@ -15,6 +15,7 @@ def get_config() -> ConfigDict:
     config = default.get_config()
     config.dataset = "fer2013"
     config.num_epochs = 40
+    config.recipe.warmup_steps = 225  # an epoch
     config.model.trunk = "wide"
     config.model.batch_norm = True
     config.model.dropout = 0.4

@@ -15,5 +15,6 @@ def get_config() -> ConfigDict:
     config.dataset = "ferg"
     config.protocol = "paper"
     config.num_epochs = 20
+    config.recipe.warmup_steps = 266  # an epoch
     config.augmentation.shift = 0.06
     return config

@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
     config = default.get_config()
     config.dataset = "folder"
     config.init_from = "deep_emotion.fer2013"
-    config.num_epochs = 30
+    config.num_epochs, config.num_steps = 0, 600
     config.recipe.batch_size = 32
     config.recipe.learning_rate = 1e-3
     config.recipe.label_smoothing = 0.1

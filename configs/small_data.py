@@ -9,12 +9,12 @@ def get_config() -> ConfigDict:
     """Small batches, more augmentation, weight decay: there are few faces and few people."""
     config = default.get_config()
     config.protocol = "paper"
-    config.num_epochs = 200
+    config.num_epochs, config.num_steps = 0, 4000
     config.model.dropout = 0.3
     config.recipe.batch_size = 32
     config.recipe.optimizer = "muon"
     config.recipe.learning_rate = 3e-3
-    config.recipe.warmup_epochs = 10.0
+    config.recipe.warmup_steps = 200
     config.recipe.weight_decay = 0.1
     config.recipe.label_smoothing = 0.1
     config.recipe.ema_decay = 0.99

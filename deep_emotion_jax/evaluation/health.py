@@ -132,6 +132,6 @@ def _problem(finite: bool, dead: dict[str, float], theta: Theta | None) -> str |
     if dead[worst] >= MOST_DEAD:
         return (
             f"{dead[worst]:.0%} of the units of {worst} are dead: positive on no image; lower "
-            "recipe.learning_rate, lengthen recipe.warmup_epochs or change the seed"
+            "recipe.learning_rate, lengthen recipe.warmup_steps or change the seed"
         )
     return None

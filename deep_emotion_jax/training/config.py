@@ -5,6 +5,7 @@
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
@@ -95,7 +96,7 @@ class Recipe:
       optimizer: "adam" (the paper's), or "muon": momentum made orthogonal for kernels (Jordan et
         al. 2024), scaled to the size of Adam's steps, and Adam for the rest.
       schedule: "constant", or "cosine" (linear warm-up, then cosine decay to zero).
-      warmup_epochs: length of the warm-up of "cosine".
+      warmup_steps: length of the warm-up of "cosine", at most half of the training.
       weight_decay: decoupled (as in AdamW), on kernels only.
       fc_l2: lambda of the paper's loss: cross-entropy + lambda * ||w||^2 of the two fully connected
         layers of the classifier.
@@ -109,7 +110,7 @@ class Recipe:
     learning_rate: float = setting(3e-3, real(1e-12, 1e6, "more than 0 and at most 1,000,000"))
     optimizer: str = setting("adam", one_of(("adam", "muon")))
     schedule: str = setting("cosine", one_of(("constant", "cosine")))
-    warmup_epochs: float = setting(1.0, NOT_NEGATIVE)
+    warmup_steps: int = setting(100, whole(0, 1_000_000_000))
     weight_decay: float = setting(0.0, NOT_NEGATIVE)
     fc_l2: float = setting(0.0, NOT_NEGATIVE)
     label_smoothing: float = setting(0.0, BELOW_ONE)
@@ -153,7 +154,10 @@ class Experiment:
       protocol: "official", "paper" or "subjects", see `data.folds`.
       init_from: weights to start from: a shipped network's name or a .safetensors file.
       teacher: a trained network to learn from: a shipped network's name or a .safetensors file.
-      num_epochs: passes over the training split; also the length of the schedule.
+      num_epochs: length of the training and of its schedule in passes over the training split, or 0
+        where num_steps gives it.
+      num_steps: the length in steps, rounded up to whole passes, or 0 where num_epochs gives it:
+        the right unit where a pass has only a few steps.
       seconds_between_checkpoints: least time from one checkpoint to the next.
       model: the network.
       recipe: how its weights are fitted.
@@ -168,11 +172,16 @@ class Experiment:
     protocol: str = setting("official", one_of(PROTOCOLS))
     init_from: str = setting("", TEXT)
     teacher: str = setting("", TEXT)
-    num_epochs: int = setting(60, whole(1, 1_000_000))
+    num_epochs: int = setting(60, whole(0, 1_000_000))
+    num_steps: int = setting(0, whole(0, 1_000_000_000))
     seconds_between_checkpoints: float = setting(15.0, NOT_NEGATIVE)
     model: ModelSettings = ModelSettings()
     recipe: Recipe = Recipe()
     augmentation: Augmentation = Augmentation()
+
+    def epochs(self, steps_per_epoch: int) -> int:
+        """Returns the length of the training in epochs of so many steps."""
+        return self.num_epochs or math.ceil(self.num_steps / steps_per_epoch)
 
 
 def _rules(settings: Any, prefix: str = "") -> dict[str, Rule]:
@@ -206,6 +215,17 @@ def check_settings(config: Mapping[str, Any]) -> None:
             raise UserError(f"unknown setting config.{name}; {WHERE}")
         if not RULES[name].holds(value):
             raise UserError(f"config.{name}={value!r} must be {RULES[name].words}")
+    epochs, steps = given["num_epochs"], given["num_steps"]
+    if epochs and steps:
+        raise UserError(
+            f"config.num_epochs={epochs} and config.num_steps={steps} both give the length of the "
+            "training; set one of them to 0"
+        )
+    if not epochs and not steps:
+        raise UserError(
+            f"config.num_epochs={epochs} must be a whole number from 1 to 1000000 where "
+            "config.num_steps is 0"
+        )
 
 
 def read_settings(config: Mapping[str, Any]) -> Experiment:

@@ -60,11 +60,12 @@ def make_optimizer(
     if recipe.schedule == "constant":
         rate: Callable = optax.constant_schedule(recipe.learning_rate)
     elif recipe.schedule == "cosine":
+        length = num_epochs * steps
         rate = optax.warmup_cosine_decay_schedule(
             0.0,
             recipe.learning_rate,
-            warmup_steps=round(recipe.warmup_epochs * steps),
-            decay_steps=max(num_epochs * steps, round(recipe.warmup_epochs * steps) + 1),
+            warmup_steps=min(recipe.warmup_steps, length // 2),
+            decay_steps=length,
         )
     else:
         raise ValueError(f"schedule must be 'constant' or 'cosine', got {recipe.schedule!r}")

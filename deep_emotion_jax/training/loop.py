@@ -101,7 +101,8 @@ def fit(
     train_index, train_count = _stack([run.fold.train for run in runs])
     validation_index, validation_count = _stack([run.fold.validation for run in runs])
     steps = steps_per_epoch(train_index.shape[1], recipe.batch_size)
-    optimizer, learning_rate = make_optimizer(recipe, experiment.num_epochs, steps)
+    num_epochs = experiment.epochs(steps)
+    optimizer, learning_rate = make_optimizer(recipe, num_epochs, steps)
     everywhere = jax.NamedSharding(mesh, jax.P())
     epoch_of_runs = for_each_run(
         make_epoch(models[0], optimizer, recipe, experiment.augmentation, mesh)
@@ -146,7 +147,7 @@ def fit(
         writer = metrics_writer(workdir, records, names) if is_first() else nobody
         with stop_requests() as requests, writer as write:
             saved, saved_at = done, time.monotonic()
-            for epoch in range(done + 1, experiment.num_epochs + 1):
+            for epoch in range(done + 1, num_epochs + 1):
                 began = time.perf_counter()
                 keys = jax.vmap(jax.random.fold_in, (0, None))(roots, epoch)
                 train_state, sums = train_epoch(
@@ -194,13 +195,13 @@ def fit(
                 records.extend(lines)
                 try:
                     best = jax.device_get((state.best_accuracy, state.best_epoch))
-                    show_progress(records, experiment.num_epochs, int(train_count.sum()), *best)
+                    show_progress(records, num_epochs, int(train_count.sum()), *best)
                 except BrokenPipeError:  # `| head` has gone: a signal to stop, as SIGPIPE is
                     requests.append("a closed output")
                 # Processes have clocks and signals of their own, and must do the same.
                 due = time.monotonic() - saved_at > experiment.seconds_between_checkpoints
                 due, stop = any_process(due, bool(requests))
-                if due or stop or epoch == experiment.num_epochs:
+                if due or stop or epoch == num_epochs:
                     checkpoints.save(epoch, state, {"about": about, "records": records})
                     saved, saved_at = epoch, time.monotonic()
                 if stop:

@@ -36,7 +36,7 @@ def arguments(folder, tmp_path):
     return [
         *("main.py", "--config=configs/folder.py", f"--workdir={tmp_path / 'run'}"),
         *(f"--config.manual_dir={folder}", f"--config.data_dir={tmp_path / 'data'}"),
-        "--config.num_epochs=2",
+        "--config.num_steps=2",
     ]
 
 

@@ -172,7 +172,7 @@ def test_l2_term_in_numpy(few_steps):
 @pytest.mark.parametrize("warmup", [0.0, 0.4, 2.0])
 def test_schedule_in_numpy_at_every_step(warmup):
     steps, epochs, peak = 5, 6, 0.03
-    _, rate = make_optimizer(Recipe(8, peak, warmup_epochs=warmup), epochs, steps)
+    _, rate = make_optimizer(Recipe(8, peak, warmup_steps=round(warmup * steps)), epochs, steps)
     rise, length = round(warmup * steps), epochs * steps
     for step in range(length + 1):
         if step < rise:

@@ -74,7 +74,7 @@ def test_the_model_settings_are_the_arguments_of_the_network():
         ("recipe.learning_rate", math.nan, "more than 0"),
         ("recipe.learning_rate", 0.0, "more than 0"),
         ("recipe.learning_rate", math.inf, "at most"),
-        ("recipe.warmup_epochs", -1.0, "from 0"),
+        ("recipe.warmup_steps", -1, "from 0"),
         ("recipe.weight_decay", -0.1, "from 0"),
         ("recipe.fc_l2", math.nan, "from 0"),
         ("recipe.label_smoothing", 1.0, "less than 1"),
@@ -82,6 +82,8 @@ def test_the_model_settings_are_the_arguments_of_the_network():
         ("recipe.optimizer", "sgd", "'adam', 'muon'"),
         ("recipe.schedule", "linear", "'constant', 'cosine'"),
         ("num_epochs", 0, "from 1"),
+        ("num_epochs", -1, "from 0"),
+        ("num_steps", 3000, "num_epochs=60 and"),
         ("seconds_between_checkpoints", math.nan, "from 0"),
         ("model.width", 0.0, "from 0.1"),
         ("model.width", math.nan, "from 0.1"),
@@ -120,12 +122,21 @@ def test_what_is_let_through_can_be_built(name, value):
     except UserError:
         return
     assert flat(dataclasses.asdict(experiment)) == flat(config)
-    _, rate = make_optimizer(experiment.recipe, experiment.num_epochs, steps=7)
+    _, rate = make_optimizer(experiment.recipe, experiment.epochs(7), steps=7)
     assert all(math.isfinite(rate(step)) for step in (0, 1, 20))
     nnx.eval_shape(
         lambda: DeepEmotion(7, **dataclasses.asdict(experiment.model), rngs=nnx.Rngs(config.seed))
     )
     jax.random.key(config.seed)
+
+
+def test_the_length_is_given_in_epochs_or_in_steps():
+    assert Experiment(num_epochs=9).epochs(4) == 9
+    in_steps = Experiment(num_epochs=0, num_steps=3000)
+    assert [in_steps.epochs(steps) for steps in (4, 7, 5000)] == [750, 429, 1]
+    config = changed("num_epochs", 0)
+    config.num_steps = 3000
+    assert read_settings(config) == in_steps
 
 
 def test_missing_and_unknown_settings():

@@ -214,7 +214,7 @@ def test_unknown_optimizer():
 
 
 def test_schedules():
-    _, rate = make_optimizer(Recipe(8, 0.1, warmup_epochs=2), 10, steps=5)
+    _, rate = make_optimizer(Recipe(8, 0.1, warmup_steps=10), 10, steps=5)
     np.testing.assert_allclose([rate(0), rate(10), rate(50)], [0, 0.1, 0], atol=1e-7)
     np.testing.assert_allclose(rate(30), 0.05, atol=1e-6)
     _, rate = make_optimizer(Recipe(8, 0.1, schedule="constant"), 10, steps=5)

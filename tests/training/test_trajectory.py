@@ -32,7 +32,7 @@ def ours():
     recipe = Recipe(
         batch_size=golden.BATCH,
         learning_rate=golden.PEAK,
-        warmup_epochs=golden.WARMUP / golden.STEPS,
+        warmup_steps=golden.WARMUP,
         weight_decay=golden.WEIGHT_DECAY,
         fc_l2=golden.FC_L2,
         label_smoothing=golden.SMOOTHING,
