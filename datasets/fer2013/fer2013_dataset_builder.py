@@ -22,19 +22,23 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     """35,887 grey 48 x 48 faces in 7 expressions, or the FER+ majority labels in 8.
 
     Features: `image` uint8 (48, 48, 1) in [0, 255]; `label`; `key`, `<class>/<file name without
-    ending>` in an archive or `row_<number>`, from 0, in a CSV file; with FER+ also `votes`, int64
-    (10,).
+    ending>` in an archive or `row_<number>`, from 0, in a CSV file; `copy_of`, the key of
+    an earlier face with the same pixels, or ""; with FER+ also `votes`, int64 (10,), and
+    `soft_label`, float32 (8,), the votes as probabilities.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First release."}
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {
+        "1.0.0": "First release.",
+        "1.1.0": "copy_of; FER+ from Kaggle's archive, with soft labels.",
+    }
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
 Get FER-2013 with a free Kaggle account and give its file, or the folder it lies in, as manual_dir:
   archive.zip, as it is, from
     https://www.kaggle.com/datasets/msambare/fer2013
   or fer2013.tar.gz or icml_face_data.csv from
     https://www.kaggle.com/c/challenges-in-representation-learning-facial-expression-recognition-challenge
-For the ferplus config, put fer2013new.csv beside one of the last two; it is in
+For the ferplus config, put fer2013new.csv beside it, which is in
     https://github.com/microsoft/FERPlus
 """
     BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [
@@ -50,10 +54,12 @@ For the ferplus config, put fer2013new.csv beside one of the last two; it is in
             "image": tfds.features.Image(shape=(sources.SIZE, sources.SIZE, 1)),
             "label": tfds.features.ClassLabel(names=sources.LABELS),
             "key": tfds.features.Text(),
+            "copy_of": tfds.features.Text(),
         }
         if self.builder_config.name == "ferplus":
             features["label"] = tfds.features.ClassLabel(names=ferplus.LABELS)
             features["votes"] = tfds.features.Tensor(shape=(10,), dtype=np.int64)
+            features["soft_label"] = tfds.features.Tensor(shape=(8,), dtype=np.float32)
         return self.dataset_info_from_configs(
             features=tfds.features.FeaturesDict(features),
             supervised_keys=("image", "label"),
@@ -80,8 +86,11 @@ For the ferplus config, put fer2013new.csv beside one of the last two; it is in
             found[split] += 1
             if labels["label"] is not None:
                 image = io.BytesIO(face.image)
-                splits[split].append({"image": image, "key": face.key, **labels})
+                splits[split].append(
+                    {"image": image, "key": face.key, "pixels": face.pixels, **labels}
+                )
         common.check_counts(source, found, self.SPLIT_COUNTS)
+        mark_copies(splits)
         return {
             split: self._generate_examples(examples)
             for split, examples in splits.items()
@@ -95,21 +104,37 @@ For the ferplus config, put fer2013new.csv beside one of the last two; it is in
             for face in faces:
                 yield face, {"label": face.label}
             return
-        if not sources.has_row_order(source):
+        votes_path = (path if path.is_dir() else path.parent) / "fer2013new.csv"
+        by_row = sources.has_row_order(source)
+        if not by_row and source.name == "train.csv":
             raise UserError(
                 f"FER+ names its faces by their row in the challenge's file, which {source} does "
                 "not tell; give fer2013.tar.gz, fer2013.csv or icml_face_data.csv instead."
             )
-        votes_path = (path if path.is_dir() else path.parent) / "fer2013new.csv"
         if not votes_path.is_file():
             raise UserError(
                 f"{votes_path} does not exist; get it from https://github.com/microsoft/FERPlus."
             )
-        for face, votes in ferplus.join(faces, source, votes_path):
-            yield face, {"label": ferplus.majority(votes), "votes": votes}
+        join = ferplus.join if by_row else ferplus.join_by_name
+        for face, votes in join(faces, source, votes_path):
+            soft = ferplus.distribution(np.array(votes))
+            yield face, {"label": ferplus.majority(votes), "votes": votes, "soft_label": soft}
 
     def _generate_examples(
         self, examples: list[dict[str, Any]]
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         for example in examples:
             yield example["key"], example
+
+
+def mark_copies(splits: dict[str, list[dict[str, Any]]]) -> None:
+    """Replaces `pixels` by `copy_of`: the key of the first face with the same pixels, or "".
+
+    Args:
+      splits: examples by split; a split's copies are looked for in itself and in earlier ones.
+    """
+    first: dict[bytes, str] = {}
+    for examples in splits.values():
+        for example in examples:
+            original = first.setdefault(example.pop("pixels"), example["key"])
+            example["copy_of"] = "" if original == example["key"] else original

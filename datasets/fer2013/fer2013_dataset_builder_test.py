@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from datasets import common
-from datasets.fer2013 import ferplus, sources
+from datasets.fer2013 import ferplus, rows, sources
 from datasets.fer2013.fer2013_dataset_builder import Builder
 from deep_emotion_jax.errors import UserError
 
@@ -343,7 +343,7 @@ def test_a_later_run_starts_clean(tmp_path, raw):
     error(tmp_path, raw)
     write_csv(raw / "fer2013.csv")
     # What a run killed while writing leaves behind.
-    (tmp_path / "data/fer2013/default/incomplete.ABCDEF_1.0.0").mkdir()
+    (tmp_path / "data/fer2013/default/incomplete.ABCDEF_1.1.0").mkdir()
     assert len(load(prepare(tmp_path, raw))["train"]) == 7
 
 
@@ -412,6 +412,112 @@ def test_ferplus_needs_its_votes_and_the_row_order(tmp_path, raw):
     (raw / "archive.zip").unlink()
     write_csv(raw / "train.csv", ("emotion", "pixels"), csv_rows()[:7])
     assert "give fer2013.tar.gz" in error(tmp_path, raw, "ferplus")
+
+
+def row_table(guessed=()):
+    """The rows of `archive_members`, where one name stands in two classes."""
+    table = {}
+    for row, member in enumerate(archive_members()):
+        _, label, name = member.removesuffix(".jpg").split("/")
+        key = f"{label}/{name}" if row < 2 else name
+        table[key] = rows.Row(row, row not in guessed)
+    return table
+
+
+def test_ferplus_joins_the_archive_by_the_table_of_rows(tmp_path, raw, monkeypatch):
+    monkeypatch.setattr(rows, "table", lambda: row_table(guessed=[4]))
+    write_zip(raw / "archive.zip")
+    write_ferplus(raw / "fer2013new.csv")
+    splits = load(prepare(tmp_path, raw, "ferplus"))
+    found = {key: example for split in splits.values() for key, example in split.items()}
+    expected = {}
+    for i, (member, (votes, label)) in enumerate(zip(archive_members(), VOTES, strict=True)):
+        if label is not None and i != 4:  # a guessed row says nothing about its face
+            _, folder, name = member.removesuffix(".jpg").split("/")
+            expected[f"{folder}/{name}"] = (label, votes)
+    assert found.keys() == expected.keys()
+    for key, (label, votes) in expected.items():
+        assert ferplus.LABELS[found[key]["label"]] == label
+        np.testing.assert_array_equal(found[key]["votes"], votes)
+    soft = next(found[key] for key, (label, _) in expected.items() if label == "surprise")
+    np.testing.assert_allclose(soft["soft_label"], [0, 0, 0.6, 0, 0, 0, 0.4, 0])
+
+
+def test_votes_of_examples_of_any_source(tmp_path, raw, monkeypatch):
+    monkeypatch.setattr(rows, "table", lambda: row_table(guessed=[4]))
+    write_ferplus(raw / "fer2013new.csv")
+    keys = ["row_00007", "row_00001", "angry/Training_1004", "surprise/Training_1000", "a/none"]
+    keys[2] = next(key for key, row in row_table().items() if row.number == 4)
+    keys[3] = next(key for key, row in row_table().items() if row.number == 1)
+    votes = ferplus.votes_of(keys, raw / "fer2013new.csv")
+    nothing = (0,) * 10
+    np.testing.assert_array_equal(votes, [VOTES[7][0], VOTES[1][0], nothing, VOTES[1][0], nothing])
+    with pytest.raises(UserError, match="has fewer rows"):
+        ferplus.votes_of(["row_00012"], raw / "fer2013new.csv")
+
+
+def test_votes_as_probabilities():
+    votes = np.array([(4, 0, 0, 1, 3, 2, 0, 0, 0, 0), (0, 0, 0, 0, 2, 0, 0, 0, 8, 0), (1,) * 10])
+    expected = [[4 / 9, 0, 0, 0, 3 / 9, 2 / 9, 0, 0], [0, 0, 0, 0, 1, 0, 0, 0], [0] * 8]
+    np.testing.assert_allclose(ferplus.distribution(votes), expected, rtol=1e-6)
+
+
+def test_the_table_of_rows_has_every_row_once():
+    table = rows.table()
+    assert sorted(row.number for row in table.values()) == list(range(35_887))
+    assert sum(row.certain for row in table.values()) == 35_712
+    ends = {"Training": 28_709, "PublicTest": 32_298, "PrivateTest": 35_887}
+    for name, row in table.items():
+        usage = name.rpartition("/")[2].split("_")[0]
+        assert row.number < ends[usage]
+        assert usage == "Training" or row.number >= 28_709
+    assert [name for name in table if "/" in name and name.startswith("angry/")] == [
+        "angry/Training_8475486"
+    ]
+    assert rows.find("row_00042") == (42, True)
+    assert rows.find("happy/PublicTest_1") is rows.find("row_x") is None
+
+
+def test_an_archive_is_checked_against_the_rows(raw, monkeypatch):
+    write_csv(raw / "fer2013.csv")
+    write_zip(raw / "archive.zip")
+    table = row_table()
+    monkeypatch.setattr(rows, "table", lambda: table)
+    none = {"images": 12, "unknown": 0, "other label": 0, "other pixels": 0}
+    # JPEG changes noise by many grey levels, other noise by 85.
+    assert rows.check(raw / "archive.zip", raw / "fer2013.csv", tolerance=40) == none
+    names = list(table)
+    table[names[3]], table[names[4]] = table[names[4]], table[names[3]]
+    del table[names[5]]
+    found = rows.check(raw / "archive.zip", raw / "fer2013.csv", tolerance=40)
+    assert found == {"images": 12, "unknown": 1, "other label": 2, "other pixels": 2}
+
+
+@pytest.mark.parametrize("name", ["fer2013.csv", "archive.zip"])
+def test_copies_are_marked(tmp_path, raw, monkeypatch, name):
+    pixels = list(PIXELS)
+    for copy, original in [(2, 0), (8, 0), (9, 1), (11, 8), (10, 7)]:
+        pixels[copy] = pixels[original]
+    monkeypatch.setattr(sys.modules[__name__], "PIXELS", pixels)
+    (CSV_SOURCES | IMAGE_SOURCES)[name](raw)
+    builder = prepare(tmp_path, raw)
+    keys = [f"row_{i:05}" for i in range(12)]
+    if name == "archive.zip":
+        keys = [member.split("/", 1)[1].removesuffix(".jpg") for member in archive_members()]
+    found = {
+        key: e["copy_of"].decode() for split in load(builder).values() for key, e in split.items()
+    }
+    groups = [{0, 2, 8, 11}, {1, 9}, {7, 10}]
+    for i, key in enumerate(keys):
+        group = next((g for g in groups if i in g), {i})
+        if found[key]:
+            assert keys.index(found[key]) in group - {i}
+            assert USAGES[keys.index(found[key])] in USAGES[: i + 1]
+        else:
+            assert key not in {keys[other] for other in group if found[keys[other]]}
+    assert sum(copy != "" for copy in found.values()) == 5
+    assert found[keys[8]] in (keys[0], keys[2])  # Training comes first, whatever the file order
+    assert found[keys[10]] == keys[7]
 
 
 def test_tensorflow_is_not_needed(tmp_path, raw):

@@ -1,15 +1,20 @@
 """FER+: ten people's votes on each face of FER-2013 (Barsoum et al., 2016, arXiv:1608.01041)."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
+
+from datasets.fer2013 import rows
 from datasets.fer2013.sources import Face, read_rows
 from deep_emotion_jax.errors import UserError
 
 LABELS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 VOTE_NAMES = (*LABELS, "unknown", "NF")
 Votes = tuple[int, ...]
+T = TypeVar("T")
 
 
 def majority(votes: Votes) -> str | None:
@@ -29,6 +34,72 @@ def majority(votes: Votes) -> str | None:
     return winner if 2 * most > sum(votes) and winner in LABELS else None
 
 
+def distribution(votes: np.ndarray) -> np.ndarray:
+    """Returns the votes as probabilities of the eight expressions.
+
+    As in `majority`, a single vote counts as noise and is dropped; votes for "unknown" and "NF" are
+    left out. A face without any other vote gets zeros.
+
+    Args:
+      votes: int, (..., 10), in the order of `VOTE_NAMES`.
+
+    Returns:
+      float32, (..., 8), in the order of `LABELS`.
+    """
+    counted = np.where(votes > 1, votes, 0)[..., : len(LABELS)]
+    return (counted / np.maximum(counted.sum(-1, keepdims=True), 1)).astype(np.float32)
+
+
+def votes_of(keys: Sequence[str], path: Path) -> np.ndarray:
+    """Returns the votes on examples of the default config, whatever source they come from.
+
+    Args:
+      keys: of FER-2013's examples.
+      path: `fer2013new.csv`.
+
+    Returns:
+      int64, (len(keys), 10); zeros where the row is a guess or the key is unknown.
+
+    Raises:
+      UserError: the file is malformed or lacks a row.
+    """
+    table = [votes for _, _, votes in _read(path)]
+    votes = np.zeros((len(keys), len(VOTE_NAMES)), np.int64)
+    for place, key in enumerate(keys):
+        row = rows.find(key)
+        if row is not None and row.certain:
+            votes[place] = _row(table, row.number, path)
+    return votes
+
+
+def join_by_name(faces: Iterable[Face], source: Path, path: Path) -> Iterator[tuple[Face, Votes]]:
+    """Pairs every face of Kaggle's archive with its votes by `rows.csv.xz`.
+
+    Args:
+      faces: any images of the archive.
+      source: the archive's path, for errors.
+      path: `fer2013new.csv`.
+
+    Yields:
+      The face and its votes; all zero, which is no majority, where its row is a guess.
+
+    Raises:
+      UserError: an image is not one of the archive's, or the file of votes is malformed.
+    """
+    table: list[tuple[str, str, Votes]] = []
+    for face in faces:
+        row = rows.find(face.key)
+        if row is None:
+            raise UserError(
+                f"{source}: the row of {face.key} in the challenge's file is not known, and FER+ "
+                "names faces by it; give fer2013.tar.gz, fer2013.csv or icml_face_data.csv instead."
+            )
+        table = table or list(_read(path))
+        where, usage, votes = _row(table, row.number, path)
+        _check_usage(where, usage, face, source)
+        yield face, votes if row.certain else (0,) * len(votes)
+
+
 def join(faces: Iterable[Face], source: Path, path: Path) -> Iterator[tuple[Face, Votes]]:
     """Pairs every face with its votes by row order: many image names in the vote file are wrong.
 
@@ -40,19 +111,34 @@ def join(faces: Iterable[Face], source: Path, path: Path) -> Iterator[tuple[Face
     Raises:
       UserError: the two files differ in length or in a row's Usage, or a vote is malformed.
     """
+    for face, row in zip_longest(faces, _read(path)):
+        if face is None or row is None:
+            longer, shorter = (source, path) if row is None else (path, source)
+            raise UserError(f"{shorter} has fewer rows than {longer}; download both again.")
+        where, usage, votes = row
+        _check_usage(where, usage, face, source)
+        yield face, votes
+
+
+def _read(path: Path) -> Iterator[tuple[str, str, Votes]]:
+    """Yields the place of each row of `fer2013new.csv`, its Usage and its votes."""
     with path.open("rb") as file:
-        rows = read_rows(file, path, ("Usage", *VOTE_NAMES))
-        for face, row in zip_longest(faces, rows):
-            if face is None or row is None:
-                longer, shorter = (source, path) if row is None else (path, source)
-                raise UserError(f"{shorter} has fewer rows than {longer}; download both again.")
-            where, values = row
-            if values["Usage"] != face.usage:
-                raise UserError(
-                    f"{where}: Usage {values['Usage']!r}, but {face.usage!r} in the same row of "
-                    f"{source}; the files must have the same row order."
-                )
+        for where, values in read_rows(file, path, ("Usage", *VOTE_NAMES)):
             votes = [values[name] for name in VOTE_NAMES]
             if not all(vote.isascii() and vote.isdecimal() and len(vote) < 4 for vote in votes):
                 raise UserError(f"{where}: votes {','.join(votes)} are not ten whole numbers.")
-            yield face, tuple(map(int, votes))
+            yield where, values["Usage"], tuple(map(int, votes))
+
+
+def _row(table: Sequence[T], number: int, path: Path) -> T:
+    if number >= len(table):
+        raise UserError(f"{path} has fewer rows than FER-2013; download it again.")
+    return table[number]
+
+
+def _check_usage(where: str, usage: str, face: Face, source: Path) -> None:
+    if usage != face.usage:
+        raise UserError(
+            f"{where}: Usage {usage!r}, but {face.usage!r} in the same row of {source}; the files "
+            "must have the same row order."
+        )

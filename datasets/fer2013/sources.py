@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import hashlib
 import io
 import re
 import tarfile
@@ -32,12 +33,21 @@ _PIXEL_VALUES = {str(value): value for value in range(256)}
 
 
 class Face(NamedTuple):
-    """One image of the source: `usage` in USAGES, `label` in LABELS, `image` as PNG or JPEG."""
+    """One image of the source.
+
+    Attributes:
+      key: names it; see the builder.
+      usage: one of USAGES.
+      label: one of LABELS.
+      image: PNG or JPEG.
+      pixels: a digest of the decoded pixels, equal for identical faces only.
+    """
 
     key: str
     usage: str
     label: str
     image: bytes
+    pixels: bytes
 
 
 def find(path: Path) -> Path:
@@ -113,10 +123,10 @@ def _read_images(source: Path) -> Iterator[Face]:
         if key in seen:
             raise UserError(f"{path} is there a second time, as {seen[key]}; keep one of them.")
         seen[key] = path
-        shape = common.read_image(data, path).shape
-        if shape != (SIZE, SIZE):
-            raise UserError(f"{path} has shape {shape}, not {SIZE} x {SIZE} grey pixels.")
-        yield Face(key, name[1], label, data)
+        pixels = common.read_image(data, path)
+        if pixels.shape != (SIZE, SIZE):
+            raise UserError(f"{path} has shape {pixels.shape}, not {SIZE} x {SIZE} grey pixels.")
+        yield Face(key, name[1], label, data, _digest(pixels))
     if not seen:
         raise UserError(
             f"{source} holds no <class>/Training_*.jpg; unpack it if it holds CSV or tar.gz files."
@@ -229,4 +239,9 @@ def _read_csv(file: IO[bytes], path: Path) -> Iterator[Face]:
             usage,
             LABELS[int(row["emotion"])],
             common.encode_png(image).getvalue(),
+            _digest(image),
         )
+
+
+def _digest(pixels: np.ndarray) -> bytes:
+    return hashlib.blake2b(pixels.tobytes(), digest_size=16).digest()

@@ -77,13 +77,15 @@ def make_folds(dataset: str, protocol: str, splits: dict[str, Split], seed: int)
 
 def join(splits: dict[str, Split]) -> Split:
     """All splits as one, in their order."""
-    images, labels, keys, subjects, evidence, _ = zip(*splits.values(), strict=True)
+    images, labels, keys, subjects, evidence, soft, copies = zip(*splits.values(), strict=True)
     return Split(
         np.concatenate(images),
         np.concatenate(labels),
         [*chain.from_iterable(keys)],
         [*chain.from_iterable(subjects)],
-        None if any(masks is None for masks in evidence) else np.concatenate(evidence),
+        None if any(part is None for part in evidence) else np.concatenate(evidence),
+        None if any(part is None for part in soft) else np.concatenate(soft),
+        None if any(part is None for part in copies) else [*chain.from_iterable(copies)],
     )
 
 

@@ -19,7 +19,10 @@ class Split(NamedTuple):
       keys: the N example keys; folds and random splits are functions of these.
       subjects: who is in each of the N images, "" where the dataset does not say.
       evidence: bool [N, 48, 48], True where the expression shows, or None where that is not known.
-      soft_labels: float32 [N, K], a teacher's probabilities, or None without a teacher.
+      soft_labels: float32 [N, K], the probabilities that raters or a teacher give to each class, or
+        None.
+      copies: for each of the N images, the key of the first image with the same pixels, or "" if it
+        is the first; None where the dataset does not look for copies.
     """
 
     images: np.ndarray
@@ -28,6 +31,7 @@ class Split(NamedTuple):
     subjects: list[str]
     evidence: np.ndarray | None = None
     soft_labels: np.ndarray | None = None
+    copies: list[str] | None = None
 
     def select(self, index: np.ndarray) -> "Split":
         """The examples at these places."""
@@ -38,7 +42,17 @@ class Split(NamedTuple):
             [self.subjects[i] for i in index],
             None if self.evidence is None else self.evidence[index],
             None if self.soft_labels is None else self.soft_labels[index],
+            None if self.copies is None else [self.copies[i] for i in index],
         )
+
+    def copies_of(self, index: np.ndarray) -> np.ndarray:
+        """Marks images whose pixels are also among those at `index` (int [A]): bool [N]."""
+        if self.copies is None:
+            return np.zeros(len(self.keys), bool)
+        originals = np.array(
+            [copy or key for key, copy in zip(self.keys, self.copies, strict=True)]
+        )
+        return np.isin(originals, originals[index])
 
     def fingerprint(self) -> str:
         """SHA-256 of keys, labels and pixels: the same data gives the same string anywhere."""
@@ -54,7 +68,8 @@ def load_split(source: Any, part: int = 0, parts: int = 1) -> Split:
 
     Args:
       source: `len` and indexing; examples hold `image` uint8 [48, 48, 1], `label`, `key` and, where
-        the dataset knows, `subject` and `evidence_mask` uint8 [48, 48, 1].
+        the dataset knows, `subject`, `evidence_mask` uint8 [48, 48, 1], `soft_label` float32 [K]
+        and `copy_of`, a key or "".
       part: which part to read, below `parts`.
       parts: into how many the source is dealt out, one example to each in turn. All are of one
         size: where the examples do not suffice, the last place repeats one of the first.
@@ -71,14 +86,22 @@ def load_split(source: Any, part: int = 0, parts: int = 1) -> Split:
             example["key"].decode(),
             example.get("subject", b"").decode(),
             example.get("evidence_mask"),
+            example.get("soft_label"),
+            example.get("copy_of"),
         )
     )
     # Threads decode while others read; the order stays.
     examples = list(dataset.to_iter_dataset(grain.ReadOptions(num_threads=4)))
-    images, labels, keys, subjects, masks = zip(*examples, strict=True)
-    evidence = None if masks[0] is None else np.stack(masks)[..., 0] > 0
-    names = np.asarray(labels, np.int32)
-    return Split(np.stack(images), names, list(keys), list(subjects), evidence)
+    images, labels, keys, subjects, masks, soft, copies = zip(*examples, strict=True)
+    return Split(
+        np.stack(images),
+        np.asarray(labels, np.int32),
+        list(keys),
+        list(subjects),
+        None if masks[0] is None else np.stack(masks)[..., 0] > 0,
+        None if soft[0] is None else np.stack(soft),
+        None if copies[0] is None else [copy.decode() for copy in copies],
+    )
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:

@@ -149,11 +149,16 @@ def read_split(source: Any) -> Split:
         """[part, place within it, ...] -> [place in the source, ...]."""
         return np.swapaxes(values, 0, 1).reshape(-1, *np.shape(values)[2:])[: len(source)]
 
-    texts = gather([own.keys, own.subjects])
-    keys, subjects = (whole([text[i] for text in texts]).tolist() for i in (0, 1))
-    evidence = None if own.evidence is None else whole(process_allgather(own.evidence))
-    images, labels = (whole(process_allgather(array)) for array in (own.images, own.labels))
-    return Split(images, labels, keys, subjects, evidence)
+    def of_all(part: Any) -> Any:
+        if part is None:
+            return None
+        return (
+            whole(gather(part)).tolist()
+            if isinstance(part, list)
+            else whole(process_allgather(part))
+        )
+
+    return Split(*map(of_all, own))
 
 
 def _leave(error: Exception) -> NoReturn:

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from deep_emotion_jax.data.folds import join
 from deep_emotion_jax.data.split import batch_indices, load_split, step_examples
 
 
@@ -68,3 +69,25 @@ def test_the_examples_of_a_step_are_those_of_its_batch():
     chosen = [step_examples(key, fold, 21, 8, step) for step in range(4)]
     assert sorted(np.concatenate(chosen)) == list(range(100, 121))
     assert [len(batch) for batch in chosen] == [6, 5, 5, 5]
+
+
+def test_copies_of_chosen_images_are_found_in_both_directions():
+    marked = [{**example, "copy_of": b""} for example in source(6)]
+    marked[2]["copy_of"] = marked[5]["copy_of"] = b"k0"
+    marked[4]["copy_of"] = b"k3"
+    split = load_split(marked)
+    np.testing.assert_array_equal(
+        split.copies_of(np.array([2, 4])), [True, False, True, True, True, True]
+    )
+    assert split.select(np.array([5, 1])).copies == ["k0", ""]
+    assert join({"a": split, "b": split}).copies == split.copies * 2
+    assert not load_split(source()).copies_of(np.array([0])).any()
+
+
+def test_soft_labels_are_read_and_joined():
+    soft = np.random.default_rng(0).random((10, 7), np.float32)
+    examples = [{**example, "soft_label": row} for example, row in zip(source(), soft, strict=True)]
+    split = load_split(examples)
+    np.testing.assert_array_equal(split.soft_labels, soft)
+    np.testing.assert_array_equal(join({"a": split, "b": split}).soft_labels, [*soft, *soft])
+    assert join({"a": split, "b": load_split(source())}).soft_labels is None

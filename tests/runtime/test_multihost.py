@@ -189,6 +189,8 @@ class Source(list):
                 "label": i % 7,
                 "key": f"Gesicht ä{10**i}".encode(),
                 "subject": b"" if i % 2 else b"S\0 1",
+                "soft_label": rng.random(7, np.float32),
+                "copy_of": b"" if i % 3 else b"k0",
             }
             for i in range(count)
         )
@@ -207,6 +209,8 @@ def test_each_process_reads_its_share_and_has_the_whole(as_processes, count, pro
         assert split.fingerprint() == alone.fingerprint()
         assert (split.keys, split.subjects) == (alone.keys, alone.subjects)
         np.testing.assert_array_equal(split.evidence, alone.evidence)
+        np.testing.assert_array_equal(split.soft_labels, alone.soft_labels)
+        assert split.copies == alone.copies
         assert split.images.shape == alone.images.shape
     assert {len(source.read) for source in sources} == {-(-count // processes)}
 

@@ -1,0 +1,17 @@
+"""The paper's network on FER-2013's faces with FER+ labels: 8 classes, ten votes on each face.
+
+python main.py --config configs/ferplus.py --config.manual_dir=PATH --workdir runs/ferplus
+"""
+
+from ml_collections import ConfigDict
+
+from configs import fer2013
+
+
+def get_config() -> ConfigDict:
+    """The recipe for FER-2013 without its teacher, which names other classes."""
+    config = fer2013.get_config()
+    config.dataset_config = "ferplus"
+    config.teacher = ""
+    config.recipe.teacher_share = 0.0
+    return config

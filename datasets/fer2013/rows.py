@@ -1,0 +1,98 @@
+r"""Which row of `fer2013.csv` each image of Kaggle's archive is, which the archive does not say.
+
+FER+ names faces by their row. `rows.csv.xz` was made by matching every JPEG of the archive to the
+lossless pixels of the rows: 35,712 rows are found by their pixels, 175 are guesses among faces that
+are identical or nearly so. Check it against both files with
+
+    python -m datasets.fer2013.rows archive.zip fer2013.csv
+"""
+
+import csv
+import functools
+import io
+import lzma
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from datasets.fer2013 import sources
+from deep_emotion_jax.errors import UserError
+
+TABLE = Path(__file__).with_name("rows.csv.xz")
+
+
+class Row(NamedTuple):
+    """A row of `fer2013.csv`, from 0; `certain` is False where it was guessed."""
+
+    number: int
+    certain: bool
+
+
+@functools.cache
+def table() -> dict[str, Row]:
+    """Returns image name without ending, such as "Training_10118481" -> its row.
+
+    Two names stand in two classes each; these have their class before them, "angry/Training_...".
+    """
+    with lzma.open(TABLE, "rt", encoding="ascii", newline="") as file:
+        return {
+            row["name"]: Row(int(row["row"]), row["certain"] == "1") for row in csv.DictReader(file)
+        }
+
+
+def find(key: str) -> Row | None:
+    """Returns the row of an example of FER-2013, or None for a name that the archive has not.
+
+    Args:
+      key: as the builder gives it: `row_00042`, or `<class>/<image name>`.
+    """
+    number = key.removeprefix("row_")
+    if number != key:
+        return Row(int(number), True) if number.isdecimal() else None
+    found = table()
+    return found.get(key) or found.get(key.rpartition("/")[2])
+
+
+def check(archive: Path, pixels: Path, tolerance: float = 12.0) -> dict[str, int]:
+    """Compares each image of an archive with the pixels of its row.
+
+    Args:
+      archive: Kaggle's archive, as a file or unpacked.
+      pixels: `fer2013.csv` or another source with all rows in order.
+      tolerance: the mean difference in grey levels that JPEG's losses explain.
+
+    Returns:
+      "images", "unknown" (not in the table), "other label" and "other pixels".
+
+    Raises:
+      UserError: a file cannot be read.
+    """
+    rows = list(sources.read(pixels))
+    counts = {"images": 0, "unknown": 0, "other label": 0, "other pixels": 0}
+    for face in sources.read(archive):
+        counts["images"] += 1
+        row = find(face.key)
+        if row is None or row.number >= len(rows):
+            counts["unknown"] += 1
+            continue
+        other = rows[row.number]
+        difference = np.abs(_decoded(face.image) - _decoded(other.image)).mean()
+        counts["other label"] += row.certain and face.label != other.label
+        counts["other pixels"] += row.certain and difference > tolerance
+    return counts
+
+
+def _decoded(image: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(image)), np.float32)
+
+
+if __name__ == "__main__":
+    try:
+        result = check(Path(sys.argv[1]), Path(sys.argv[2]))
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    print(", ".join(f"{count} {name}" for name, count in result.items()))
+    sys.exit(int(any(count for name, count in result.items() if name != "images")))
