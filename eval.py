@@ -33,8 +33,10 @@ from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.evaluation import figures, metrics
 from deep_emotion_jax.evaluation.regions import truth_scores, write_regions, write_telling_faces
 from deep_emotion_jax.evaluation.robustness import AMOUNTS, CHANGES, accuracy_under_change
-from deep_emotion_jax.evaluation.scoring import predict_logits, score_cells, write_predictions
+from deep_emotion_jax.evaluation.scoring import score_cells, write_predictions
 from deep_emotion_jax.evaluation.tables import mean_and_deviation, results_table
+from deep_emotion_jax.files import write_json
+from deep_emotion_jax.nn.logits import predict_logits
 from deep_emotion_jax.nn.weights import Trained, load_model
 from deep_emotion_jax.pretrained import load_pretrained
 
@@ -95,7 +97,7 @@ def evaluate(options: argparse.Namespace) -> None:
         if not len(index):
             raise UserError(f"the data have no {options.split} images; choose another --split")
         chosen = data.select(index)
-        logits = predict_logits(entry.trained.model, chosen.images, options.flip)
+        logits = predict_logits(entry.trained.model, chosen.images, flip=options.flip)
         score = metrics.evaluate(logits, chosen.labels)
         found.append(score)
         rows.append((entry.name, *score_cells(score)))
@@ -124,7 +126,7 @@ def evaluate(options: argparse.Namespace) -> None:
         figures.confusion_matrix_png(matrix, class_names, folder / f"{stem}.png", title)
         figures.confusion_matrix_csv(matrix, class_names, folder / f"{stem}.csv")
         runs = {entry.name: score.to_json() for entry, score in zip(entries, found, strict=True)}
-        figures.write_json(
+        write_json(
             folder / f"{stem}.json", {"over_runs": dataclasses.asdict(over_runs), "runs": runs}
         )
         print(f"\nresults in {folder}: {stem}.json, {stem}.png, {stem}.csv")
@@ -145,7 +147,7 @@ def regions(options: argparse.Namespace) -> None:
     if faces.evidence is not None:
         scores = truth_scores(model, faces, len(class_names))
         written.append(folder / f"{named}.json")
-        figures.write_json(written[-1], scores)
+        write_json(written[-1], scores)
         chance = scores.pop("chance")
         print(f"{chance['faces']} faces; the true regions cover {chance['mask']:.1%} of them\n")
         header = (
@@ -190,7 +192,7 @@ def robustness(options: argparse.Namespace) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     figure, numbers = options.out / "robustness.png", options.out / "robustness.json"
     figures.robustness_png(curves, AMOUNTS, figure, f"Accuracy on changed {options.split} faces")
-    figures.write_json(numbers, {"amounts": AMOUNTS, "accuracy": curves})
+    write_json(numbers, {"amounts": AMOUNTS, "accuracy": curves})
     print(f"\nresults in {figure}, {numbers}")
 
 

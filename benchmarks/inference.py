@@ -22,8 +22,9 @@ import torch
 
 from benchmarks import common
 from benchmarks.torch_model import TorchDeepEmotion, torch_copy
+from deep_emotion_jax.nn.backend import micro_batch_size
+from deep_emotion_jax.nn.logits import make_logits, split_model
 from deep_emotion_jax.nn.model import DeepEmotion
-from deep_emotion_jax.training.epoch import make_logits, micro_batch_size, split_model
 
 Classify = Callable[[np.ndarray], np.ndarray]
 BATCHES = (1, 32, 512)

@@ -16,7 +16,7 @@ from flax import nnx
 
 from benchmarks import common
 from deep_emotion_jax.attribution import blurred, occlusion_maps
-from deep_emotion_jax.training.epoch import make_logits, split_model
+from deep_emotion_jax.nn.logits import make_logits, split_model
 
 WINDOW, STRIDE = 4, 1
 

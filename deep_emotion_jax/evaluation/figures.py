@@ -5,11 +5,8 @@ Figures use Matplotlib's object-oriented interface, which needs no display and l
 """
 
 import csv
-import json
-import math
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -266,42 +263,6 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> s
         return "| " + " | ".join([line[0].ljust(widths[0]), *rest]) + " |\n"
 
     return "".join(join(line) for line in [lines[0], rule, *lines[1:]])
-
-
-def write_json(path: PathLike, obj: Any) -> None:
-    """Writes JSON whole or not at all: readers find the old file or the new one, never half of one.
-
-    Args:
-      path: the file to write or replace; its folder exists.
-      obj: dicts, sequences, numbers, strings, None and NumPy arrays or scalars. JSON knows neither
-        NaN nor infinity: both become null, as in JavaScript.
-
-    Raises:
-      TypeError: `obj` holds something else.
-    """
-    text = json.dumps(_plain(obj), indent=2, allow_nan=False) + "\n"
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _plain(obj: Any) -> Any:
-    if isinstance(obj, np.ndarray | np.generic):
-        obj = obj.tolist()
-    if isinstance(obj, Mapping):
-        return {key: _plain(value) for key, value in obj.items()}
-    if isinstance(obj, list | tuple):
-        return [_plain(value) for value in obj]
-    if isinstance(obj, float) and not math.isfinite(obj):
-        return None
-    return obj
 
 
 def _counts(matrix: np.ndarray, class_names: Sequence[str]) -> np.ndarray:

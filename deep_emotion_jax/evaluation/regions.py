@@ -22,8 +22,8 @@ from deep_emotion_jax.attribution import (
 )
 from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.evaluation import figures
+from deep_emotion_jax.nn.logits import assemble, make_logits, split_model
 from deep_emotion_jax.nn.model import DeepEmotion
-from deep_emotion_jax.training.epoch import assemble, make_logits, split_model
 
 FACES_PER_CLASS = 50
 METHODS = (

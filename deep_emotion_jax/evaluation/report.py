@@ -13,9 +13,10 @@ from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.evaluation import figures, metrics
 from deep_emotion_jax.evaluation.health import check_health
 from deep_emotion_jax.evaluation.regions import write_regions
+from deep_emotion_jax.files import write_json
+from deep_emotion_jax.nn.logits import assemble, make_logits, split_model
 from deep_emotion_jax.nn.model import DeepEmotion, count_parameters
 from deep_emotion_jax.nn.weights import save_model
-from deep_emotion_jax.training.epoch import assemble, make_logits, split_model
 from deep_emotion_jax.training.loop import Run, RunState
 
 HEALTH_FACES = 300
@@ -104,7 +105,7 @@ def write_results(
         "images_per_second": passed / seconds,
         **{key: value for key, value in provenance.items() if key != "runs"},
     }
-    figures.write_json(workdir / "summary.json", summary)
+    write_json(workdir / "summary.json", summary)
     for part, found in scores.items():
         print(_sentence(part, found, accuracies[part]))
     for entry in entries:

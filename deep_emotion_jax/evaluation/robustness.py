@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from deep_emotion_jax.nn.logits import make_logits, split_model
 from deep_emotion_jax.nn.spatial_transformer import affine_grid, grid_sample
-from deep_emotion_jax.training.epoch import make_logits, split_model
 
 AMOUNTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25)
 CHANGES = ("shift", "rotate", "scale")

@@ -2,7 +2,6 @@
 
 import csv
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -10,21 +9,6 @@ import numpy as np
 
 from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.evaluation import metrics
-from deep_emotion_jax.nn.model import DeepEmotion
-from deep_emotion_jax.training.epoch import make_logits, split_model
-
-
-def predict_logits(model: DeepEmotion, images: np.ndarray, flip: bool) -> np.ndarray:
-    """Logits [N, K] of images uint8 [N, H, W, C].
-
-    With `flip`, the logarithm of the mean probabilities of each face and its mirror.
-    """
-    program = partial(jax.jit(make_logits(model)), *split_model(model))
-    logits = program(images)
-    if flip:
-        both = np.stack([logits, program(images[:, :, ::-1])])
-        logits = jax.nn.logsumexp(jax.nn.log_softmax(both), axis=0)
-    return np.asarray(logits)
 
 
 def score_cells(score: metrics.Metrics) -> tuple[str, ...]:

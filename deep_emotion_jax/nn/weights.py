@@ -24,6 +24,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, numpy, safe_open
 
 from deep_emotion_jax.errors import UserError
+from deep_emotion_jax.files import write_bytes
 from deep_emotion_jax.nn.model import ConvStage, DeepEmotion
 
 METADATA_KEY = "deep_emotion_jax"
@@ -82,14 +83,10 @@ def save_model(
     }
     text = json.dumps(header, allow_nan=False)
     _check(path, json.loads(text), tensors)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(numpy.save(tensors, {METADATA_KEY: text}))
-        os.replace(temporary, path)
+        write_bytes(path, numpy.save(tensors, {METADATA_KEY: text}))
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_model(path: str | os.PathLike[str]) -> Trained:

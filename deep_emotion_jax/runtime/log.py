@@ -13,6 +13,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
 from deep_emotion_jax.errors import UserError
+from deep_emotion_jax.files import write_text
 
 Record = dict[str, Any]
 """The metrics of one epoch of one run."""
@@ -35,9 +36,7 @@ def metrics_writer(
         # Not SummaryWriter: its thread dies of a full disk, and the next writes wait for it.
         events = {}
         with _room_needed(workdir):
-            kept = path.with_suffix(".tmp")
-            kept.write_text("".join(json.dumps(record) + "\n" for record in records))
-            kept.replace(path)
+            write_text(path, "".join(json.dumps(record) + "\n" for record in records))
             file = stack.enter_context(path.open("a"))
             start = SessionLog(status=SessionLog.START)
             purged = Event(step=len(records) // len(run_names) + 1, session_log=start)

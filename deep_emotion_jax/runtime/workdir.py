@@ -1,12 +1,9 @@
 """A run's folder: which run it holds, where that came from, and who works in it now."""
 
 import fcntl
-import importlib.metadata
 import json
 import os
-import platform
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,10 +15,10 @@ from ml_collections import ConfigDict
 
 from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.errors import UserError
-from deep_emotion_jax.evaluation import figures
+from deep_emotion_jax.files import write_json
+from deep_emotion_jax.runtime.provenance import commit, versions
 
 _SAME_RUN = ("config", "runs", "fingerprint")  # what must not change when a run goes on
-_LIBRARIES = ("deep-emotion-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def provenance(config: ConfigDict, data: Split, run_names: Sequence[str]) -> dict[str, Any]:
@@ -43,7 +40,7 @@ def provenance(config: ConfigDict, data: Split, run_names: Sequence[str]) -> dic
         "command": " ".join(sys.argv),
         "commit": commit(),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": versions(),
     }
     return json.loads(json.dumps(about))
 
@@ -85,7 +82,7 @@ def claim_workdir(
             lock.truncate(0)
             lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
             lock.flush()
-            figures.write_json(workdir / "config.json", about)
+            write_json(workdir / "config.json", about)
         except OSError as error:
             raise UserError(f"cannot write to the workdir {workdir}: {error}") from error
         yield
@@ -134,25 +131,3 @@ def _leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
         for key, branch in tree.items()
         for name, value in _leaves(branch, f"{prefix}.{key}".lstrip(".")).items()
     }
-
-
-def commit() -> str | None:
-    """The git commit of the code that runs, "-dirty" if changed, or None outside a repository."""
-    here = Path(__file__).parent
-    found = subprocess.run(
-        ["git", "-C", here, "describe", "--always", "--dirty", "--abbrev=40"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return found.stdout.strip() or None
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:  # this project, run from its clone
-            continue
-    return found

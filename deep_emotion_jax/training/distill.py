@@ -7,7 +7,7 @@ import numpy as np
 
 from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.errors import UserError
-from deep_emotion_jax.evaluation.scoring import predict_logits
+from deep_emotion_jax.nn.logits import predict_logits
 from deep_emotion_jax.nn.weights import Trained
 
 

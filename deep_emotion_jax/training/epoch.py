@@ -8,7 +8,7 @@ pytrees, so the program can be jitted, sharded or vmapped over models.
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,11 +19,12 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 from deep_emotion_jax.data.split import batch_indices, steps_per_epoch
+from deep_emotion_jax.nn.backend import micro_batch_size, platform
+from deep_emotion_jax.nn.logits import assemble, split_model
 from deep_emotion_jax.training.augment import augment
 from deep_emotion_jax.training.config import Augmentation, Recipe
 
 Pytree = Any
-Model = TypeVar("Model", bound=nnx.Module)
 
 
 class TrainState(NamedTuple):
@@ -98,38 +99,16 @@ def _as_matrices(params: Pytree) -> Pytree:
     )
 
 
-def split_model(model: nnx.Module) -> tuple[Pytree, Pytree]:
-    """A model's weights, and every other state of it, as plain pytrees; undone by `assemble`."""
-    params, stats = nnx.state(model, nnx.Param, nnx.Not(nnx.Param))
-    return nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
-
-
 def init_state(model: nnx.Module, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before the first step."""
     params, stats = split_model(model)
     return TrainState(params, stats, optimizer.init(params), params, jnp.zeros((), jnp.int32))
 
 
-def assemble(model: Model, params: Pytree, stats: Pytree) -> Model:
-    """A model of the same structure with these weights and statistics."""
-    params_state, stats_state = nnx.state(model, nnx.Param, nnx.Not(nnx.Param))
-    nnx.replace_by_pure_dict(params_state, params)
-    nnx.replace_by_pure_dict(stats_state, stats)
-    return nnx.merge(nnx.graphdef(model), params_state, stats_state)
-
-
 def smoothed_cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
     """Cross-entropy [N] of logits [N, K] against labels [N] with label smoothing."""
     targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
     return optax.softmax_cross_entropy(logits, targets)
-
-
-def micro_batch_size(batch_size: int) -> int:
-    """Images whose activations are alive at once.
-
-    Measured rule: on a CPU sixteen keep the activations in cache; an accelerator wants them all.
-    """
-    return min(16, batch_size) if jax.default_backend() == "cpu" else batch_size
 
 
 def make_epoch(
@@ -239,31 +218,11 @@ def for_each_run(program: Callable) -> Callable:
     """
 
     def runs(own, shared):
-        if jax.default_backend() == "cpu":
+        if platform() == "cpu":
             return jax.lax.map(lambda mine: program(*mine, *shared), own)
         return jax.vmap(lambda mine: program(*mine, *shared))(own)
 
     return runs
-
-
-def make_logits(model: nnx.Module) -> Callable[[Pytree, Pytree, jax.Array], jax.Array]:
-    """The evaluation program: (params, stats, images uint8 or float [N, H, W, C]) -> logits [N, K].
-
-    Bytes are scaled to [0, 1]. Images are taken a micro-batch at a time; the last one is filled up
-    and the filling's logits are dropped, so every image counts exactly once.
-    """
-
-    def logits(params, stats, images):
-        net = assemble(model, params, stats)
-        scale = 255 if images.dtype == jnp.uint8 else 1
-        size = micro_batch_size(min(len(images), 512))
-        filling = -len(images) % size
-        chunks = jnp.pad(images, ((0, filling), (0, 0), (0, 0), (0, 0)))
-        chunks = chunks.reshape(-1, size, *images.shape[1:])
-        out = jax.lax.map(lambda chunk: net(chunk.astype(jnp.float32) / scale), chunks)
-        return out.reshape(len(images) + filling, -1)[: len(images)]
-
-    return logits
 
 
 def first_bad_step(loss: np.ndarray) -> tuple[int, int] | None:

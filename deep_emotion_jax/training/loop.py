@@ -19,7 +19,8 @@ from jax.experimental.multihost_utils import broadcast_one_to_all
 from deep_emotion_jax.data.folds import Fold
 from deep_emotion_jax.data.split import Split, step_examples, steps_per_epoch
 from deep_emotion_jax.errors import UserError
-from deep_emotion_jax.evaluation.figures import write_json
+from deep_emotion_jax.files import write_json
+from deep_emotion_jax.nn.logits import make_logits
 from deep_emotion_jax.runtime.checkpoint import Checkpoints
 from deep_emotion_jax.runtime.log import Record, metrics_writer, show_progress
 from deep_emotion_jax.runtime.multihost import any_process, is_first
@@ -31,7 +32,6 @@ from deep_emotion_jax.training.epoch import (
     for_each_run,
     init_state,
     make_epoch,
-    make_logits,
     make_optimizer,
     smoothed_cross_entropy,
 )

@@ -1,6 +1,4 @@
 import csv
-import json
-import os
 
 import numpy as np
 import pytest
@@ -189,51 +187,3 @@ def test_markdown_table_is_padded_and_escaped():
 def test_markdown_table_refuses_a_short_row():
     with pytest.raises(ValueError, match="2 cells"):
         report.markdown_table(["dataset", "ours"], [["FER-2013"]])
-
-
-def test_write_json_turns_numpy_and_non_finite_numbers_into_json(tmp_path):
-    report.write_json(
-        tmp_path / "a.json",
-        {
-            "matrix": np.eye(2, dtype=int),
-            "loss": np.float32(np.nan),
-            "nested": [(1.5, float("inf")), {"x": float("nan")}],
-            "name": "é",
-            "none": None,
-            "yes": True,
-        },
-    )
-    text = (tmp_path / "a.json").read_text(encoding="utf-8")
-    decoded = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-    assert decoded == {
-        "matrix": [[1, 0], [0, 1]],
-        "loss": None,
-        "nested": [[1.5, None], {"x": None}],
-        "name": "é",
-        "none": None,
-        "yes": True,
-    }
-
-
-def test_write_json_keeps_the_old_file_when_the_object_is_no_json(tmp_path):
-    path = tmp_path / "a.json"
-    report.write_json(path, {"epoch": 1})
-    with pytest.raises(TypeError):
-        report.write_json(path, {"epoch": 2, "bad": object()})
-    assert json.loads(path.read_text()) == {"epoch": 1}
-    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
-
-
-@pytest.mark.parametrize("step", ["fsync", "replace"])
-def test_write_json_keeps_the_old_file_when_the_disk_fails(tmp_path, monkeypatch, step):
-    path = tmp_path / "a.json"
-    report.write_json(path, {"epoch": 1})
-
-    def fail(*args):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, step, fail)
-    with pytest.raises(OSError, match="disk full"):
-        report.write_json(path, {"epoch": 2})
-    assert json.loads(path.read_text()) == {"epoch": 1}
-    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]

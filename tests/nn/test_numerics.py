@@ -8,16 +8,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from deep_emotion_jax.nn.logits import assemble, make_logits, split_model
 from deep_emotion_jax.nn.model import DeepEmotion
 from deep_emotion_jax.training.config import Augmentation, Recipe
 from deep_emotion_jax.training.epoch import (
-    assemble,
     init_state,
     make_epoch,
-    make_logits,
     make_optimizer,
     smoothed_cross_entropy,
-    split_model,
 )
 
 RNG = np.random.default_rng(0)

@@ -8,16 +8,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from deep_emotion_jax.nn.logits import assemble, make_logits
 from deep_emotion_jax.nn.model import DeepEmotion
 from deep_emotion_jax.training import epoch as train_module
 from deep_emotion_jax.training.config import Augmentation, Recipe
 from deep_emotion_jax.training.epoch import (
-    assemble,
     first_bad_step,
     for_each_run,
     init_state,
     make_epoch,
-    make_logits,
     make_optimizer,
     smoothed_cross_entropy,
 )
