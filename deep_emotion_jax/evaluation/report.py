@@ -18,6 +18,7 @@ from deep_emotion_jax.nn.logits import assemble, make_logits, split_model
 from deep_emotion_jax.nn.model import DeepEmotion, count_parameters
 from deep_emotion_jax.nn.weights import save_model
 from deep_emotion_jax.training.loop import Run, RunState
+from deep_emotion_jax.training.selection import describe_rule
 
 HEALTH_FACES = 300
 
@@ -50,6 +51,7 @@ def write_results(
             "name": run.name,
             "seed": run.seed,
             "best_epoch": int(state.best_epoch[i]),
+            "chosen": describe_rule(len(run.fold.validation)),
             "problem": collapsed or health.problem,
             "dead_units": health.dead,
             "theta": health.theta and health.theta._asdict(),

@@ -35,6 +35,7 @@ from deep_emotion_jax.training.epoch import (
     make_optimizer,
     smoothed_cross_entropy,
 )
+from deep_emotion_jax.training.selection import Score, is_better
 
 
 class Run(NamedTuple):
@@ -50,17 +51,16 @@ class Run(NamedTuple):
 
 
 class RunState(NamedTuple):
-    """What a checkpoint holds of each run: training's state, and the best weights on validation.
+    """What a checkpoint holds of each run: training's state, and the weights chosen so far.
 
-    The best weights are those with the highest validation accuracy, the latest among equals: where
-    a few validation faces are soon all named, the later weights have still learned more.
-    Every array has a leading axis of runs.
+    `selection.is_better` says which weights are chosen. Every array has a leading axis of runs.
     """
 
     train: TrainState
     best_params: Any
     best_stats: Any
     best_accuracy: jax.Array
+    best_loss: jax.Array
     best_epoch: jax.Array
 
 
@@ -118,8 +118,14 @@ def fit(
 
     starts = [init_state(model, optimizer) for model in models]
     start = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
-    nothing = jnp.full(len(runs), -1.0), jnp.zeros(len(runs), jnp.int32)
-    state = RunState(start, start.params, start.stats, *nothing)
+    state = RunState(
+        start,
+        start.params,
+        start.stats,
+        best_accuracy=jnp.full(len(runs), -1.0),
+        best_loss=jnp.full(len(runs), jnp.inf),
+        best_epoch=jnp.zeros(len(runs), jnp.int32),
+    )
     # What a process has computed may differ from another's in its last bits.
     state, soft_labels = broadcast_one_to_all((state, data.soft_labels))
     # A program, because `device_put` would compare all of the data between processes. Copies,
@@ -228,7 +234,7 @@ def _not_finite(
 
 
 def _make_validation(model: nnx.Module) -> Any:
-    """The program that scores one run's averaged weights and keeps them if they are the best."""
+    """The program that scores one run's averaged weights and keeps them if they are better."""
     program = make_logits(model)
 
     def validate(state: RunState, index, count, epoch, images, labels):
@@ -236,12 +242,12 @@ def _make_validation(model: nnx.Module) -> Any:
         real = jnp.arange(len(index)) < count
         accuracy = jnp.sum(real * (logits.argmax(-1) == labels[index])) / count
         loss = jnp.sum(real * smoothed_cross_entropy(logits, labels[index], 0.0)) / count
-        best = jax.tree.map(
-            lambda new, old: jnp.where(accuracy >= state.best_accuracy, new, old),
-            (state.train.ema, state.train.stats, accuracy, epoch),
-            (state.best_params, state.best_stats, state.best_accuracy, state.best_epoch),
+        better = is_better(
+            count, Score(accuracy, loss), Score(state.best_accuracy, state.best_loss)
         )
-        return RunState(state.train, *best), accuracy, loss
+        newest = RunState(state.train, state.train.ema, state.train.stats, accuracy, loss, epoch)
+        kept = jax.tree.map(lambda new, old: jnp.where(better, new, old), newest[1:], state[1:])
+        return RunState(state.train, *kept), accuracy, loss
 
     return validate
 

@@ -14,28 +14,37 @@ from deep_emotion_jax.training.loop import RunState, _make_validation
 
 @pytest.fixture(scope="module")
 def validated():
-    """A function of bias and epoch: the state after validating weights with that last bias."""
+    """A function that validates weights with one large last bias: (state, class, bias, epoch).
+
+    The first 60 % of the validation images are of class 0, the others of class 1.
+    """
     model = DeepEmotion(rngs=nnx.Rngs(0))
     optimizer, _ = make_optimizer(Recipe(8, 1e-3), 1, 1)
     start = init_state(model, optimizer)
     validate = jax.jit(_make_validation(model))
-    images, labels = np.zeros((10, 48, 48, 1), np.uint8), np.array([0] * 6 + [1] * 4)
 
-    def call(state, winner, epoch):
+    def call(state, winner, bias, epoch, count):
+        images, labels = np.zeros((count, 48, 48, 1), np.uint8), np.arange(count) >= 0.6 * count
         ema = jax.tree.map(jnp.zeros_like, start.ema)
-        ema["fc2"]["bias"] = jnp.zeros(7).at[winner].set(epoch)
-        state = state or RunState(start, start.params, start.stats, -1.0, 0)
+        ema["fc2"]["bias"] = jnp.zeros(7).at[winner].set(bias)
+        state = state or RunState(start, start.params, start.stats, -1.0, jnp.inf, 0)
         state = state._replace(train=start._replace(ema=ema))
-        return validate(state, np.arange(10), 10, jnp.int32(epoch), images, labels)
+        labels = labels.astype(np.int32)
+        return validate(state, np.arange(count), count, jnp.int32(epoch), images, labels)
 
     return call
 
 
-def test_the_latest_of_the_best_weights_are_kept(validated):
+@pytest.mark.parametrize(("count", "best"), [(500, 3), (490, 5)])
+def test_the_best_epoch_is_kept_or_the_last_of_few_images(validated, count, best):
     state = None
-    for epoch, winner in enumerate([1, 0, 0, 1], start=1):
-        state, accuracy, _ = validated(state, winner, epoch)
+    # Class 0 is right in 60 %; a bias of 2 has a lower loss there than 3, and 4 the highest.
+    epochs = enumerate([(1, 9), (0, 3), (0, 2), (0, 4), (1, 9)], start=1)
+    for epoch, (winner, bias) in epochs:
+        state, accuracy, loss = validated(state, winner, bias, epoch, count)
         assert accuracy == pytest.approx(0.6 if winner == 0 else 0.4)
-    assert state.best_epoch == 3
-    assert state.best_accuracy == pytest.approx(0.6)
-    assert state.best_params["fc2"]["bias"][0] == 3
+    assert state.best_epoch == best
+    assert state.best_params["fc2"]["bias"].max() == (2 if best == 3 else 9)
+    assert state.best_accuracy == pytest.approx(0.6 if best == 3 else 0.4)
+    if best == 5:
+        assert state.best_loss == loss
