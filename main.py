@@ -28,7 +28,7 @@ from ml_collections import ConfigDict, config_flags
 from tensorflow_datasets.core import DatasetBuilder
 
 from datasets.common import prepare
-from deep_emotion_jax.data.folds import join, make_folds
+from deep_emotion_jax.data.folds import Run, join, make_folds
 from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.evaluation.report import write_results
@@ -40,7 +40,7 @@ from deep_emotion_jax.runtime.signals import STOPPED_EXIT_CODE, Stopped
 from deep_emotion_jax.runtime.workdir import claim_workdir, provenance
 from deep_emotion_jax.training.config import read_settings
 from deep_emotion_jax.training.distill import with_teacher
-from deep_emotion_jax.training.loop import Run, fit
+from deep_emotion_jax.training.loop import fit
 
 HERE = Path(__file__).parent
 DEFAULT_CONFIG = str(HERE / "configs/synthetic_faces.py")

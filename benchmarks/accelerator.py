@@ -21,14 +21,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import common
-from deep_emotion_jax.data.split import steps_per_epoch
+from deep_emotion_jax.training.batching import steps_per_epoch
 from deep_emotion_jax.training.config import Augmentation, Recipe
 from deep_emotion_jax.training.epoch import (
     for_each_run,
     init_state,
     make_epoch,
-    make_optimizer,
 )
+from deep_emotion_jax.training.optimizer import make_optimizer
 
 # (multiply-adds, numbers in the output) of each layer of the network.
 LAYERS = (

@@ -29,11 +29,13 @@ from torch.nn import functional
 
 from benchmarks import common
 from benchmarks.torch_model import torch_copy
-from deep_emotion_jax.data.folds import Fold
-from deep_emotion_jax.data.split import Split, steps_per_epoch
+from deep_emotion_jax.data.folds import Fold, Run
+from deep_emotion_jax.data.split import Split
+from deep_emotion_jax.training.batching import steps_per_epoch
 from deep_emotion_jax.training.config import Augmentation, Experiment, Recipe
-from deep_emotion_jax.training.epoch import init_state, make_epoch, make_optimizer
-from deep_emotion_jax.training.loop import Run, fit
+from deep_emotion_jax.training.epoch import init_state, make_epoch
+from deep_emotion_jax.training.loop import fit
+from deep_emotion_jax.training.optimizer import make_optimizer
 
 LEARNING_RATE = 1e-3
 

@@ -34,6 +34,18 @@ class Fold(NamedTuple):
     test: np.ndarray
 
 
+class Run(NamedTuple):
+    """One training: a fold and a seed of its own for weights, shuffling, augmentation, dropout."""
+
+    fold: Fold
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Names its files and lines."""
+        return f"{self.fold.name}-seed-{self.seed}"
+
+
 def make_folds(dataset: str, protocol: str, splits: dict[str, Split], seed: int) -> list[Fold]:
     """The folds of a protocol, over the examples of all splits joined in order.
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from deep_emotion_jax.data.folds import Run
 from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.evaluation import figures, metrics
 from deep_emotion_jax.evaluation.health import check_health
@@ -17,8 +18,8 @@ from deep_emotion_jax.files import write_json
 from deep_emotion_jax.nn.logits import assemble, make_logits, split_model
 from deep_emotion_jax.nn.model import DeepEmotion, count_parameters
 from deep_emotion_jax.nn.weights import save_model
-from deep_emotion_jax.training.loop import Run, RunState
 from deep_emotion_jax.training.selection import describe_rule
+from deep_emotion_jax.training.validation import RunState
 
 HEALTH_FACES = 300
 

@@ -37,17 +37,17 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path):
-        self._folder = folder.absolute()
+        self.folder = folder.absolute()
         try:
             self._manager = ocp.CheckpointManager(
-                self._folder,
+                self.folder,
                 options=ocp.CheckpointManagerOptions(
                     preservation_policy=ocp.checkpoint_managers.LatestN(2),
                     cleanup_tmp_directories=True,
                 ),
             )
         except OSError as error:
-            raise UserError(f"cannot write to {self._folder}: {error}") from error
+            raise UserError(f"cannot write to {self.folder}: {error}") from error
 
     def __enter__(self) -> "Checkpoints":
         for logger in _LOGGERS:
@@ -117,7 +117,7 @@ class Checkpoints:
             except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files
                 reason = _reason(error)
                 logging.warning(
-                    "checkpoint %s/%d is damaged, passing over it: %s", self._folder, epoch, reason
+                    "checkpoint %s/%d is damaged, passing over it: %s", self.folder, epoch, reason
                 )
             if any_process(reason is not None)[0]:
                 continue  # all go on from the same one
@@ -126,14 +126,14 @@ class Checkpoints:
             return epoch, found.state, notes
         if epochs:
             raise UserError(
-                f"no checkpoint in {self._folder} can be read; choose another --workdir, or remove "
+                f"no checkpoint in {self.folder} can be read; choose another --workdir, or remove "
                 "that folder to start anew"
             )
         return None
 
     def _failed(self, error: Exception) -> UserError:
         return UserError(
-            f"cannot write a checkpoint to {self._folder}: {_reason(error)}; "
+            f"cannot write a checkpoint to {self.folder}: {_reason(error)}; "
             "check that the disk has room, then start the same command again: it goes on from the "
             "newest whole checkpoint"
         )

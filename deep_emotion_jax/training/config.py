@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from deep_emotion_jax.data.folds import PROTOCOLS
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.nn.model import ATTENTION, INITIALIZERS, LOCALIZATION, TRUNKS, DeepEmotion
+from deep_emotion_jax.runtime.devices import ACCELERATORS
 
 Settings = TypeVar("Settings")
 WHERE = "deep_emotion_jax/training/config.py lists all settings"
@@ -158,6 +159,8 @@ class Experiment:
         where num_steps gives it.
       num_steps: the length in steps, rounded up to whole passes, or 0 where num_epochs gives it:
         the right unit where a pass has only a few steps.
+      accelerator: kind of device to train on; "auto" takes a TPU, else a GPU, else the CPU.
+      num_devices: how many of them in each process; 0 for all.
       seconds_between_checkpoints: least time from one checkpoint to the next.
       model: the network.
       recipe: how its weights are fitted.
@@ -174,6 +177,8 @@ class Experiment:
     teacher: str = setting("", TEXT)
     num_epochs: int = setting(60, whole(0, 1_000_000))
     num_steps: int = setting(0, whole(0, 1_000_000_000))
+    accelerator: str = setting("auto", one_of(ACCELERATORS))
+    num_devices: int = setting(0, whole(0, 65_536))
     seconds_between_checkpoints: float = setting(15.0, NOT_NEGATIVE)
     model: ModelSettings = ModelSettings()
     recipe: Recipe = Recipe()

@@ -1,8 +1,8 @@
 """Loss, training step and the compiled epoch.
 
 A whole epoch is one program: shuffling, augmentation, steps and the weight average run in
-`lax.scan` over images that stay on the device as bytes. Everything goes in and comes out as plain
-pytrees, so the program can be jitted, sharded or vmapped over models.
+`lax.scan` over uint8 images that stay on the device. Inputs and outputs are plain pytrees, so the
+program can be jitted, sharded or vmapped over models.
 """
 
 import math
@@ -14,21 +14,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import optax.contrib
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
-from deep_emotion_jax.data.split import batch_indices, steps_per_epoch
 from deep_emotion_jax.nn.backend import micro_batch_size, platform
 from deep_emotion_jax.nn.logits import assemble, split_model
 from deep_emotion_jax.training.augment import augment
+from deep_emotion_jax.training.batching import batch_indices, steps_per_epoch
 from deep_emotion_jax.training.config import Augmentation, Recipe
 
 Pytree = Any
 
 
 class TrainState(NamedTuple):
-    """All that training carries from one step to the next, a plain pytree.
+    """The state that training carries from one step to the next, a plain pytree.
 
     Attributes:
       params: weights.
@@ -43,60 +42,6 @@ class TrainState(NamedTuple):
     opt_state: Pytree
     ema: Pytree
     step: jax.Array
-
-
-def make_optimizer(
-    recipe: Recipe, num_epochs: int, steps: int
-) -> tuple[optax.GradientTransformation, Callable]:
-    """Returns the optimizer and the learning rate as a function of the step.
-
-    Args:
-      recipe: the settings.
-      num_epochs: length of the schedule.
-      steps: steps per epoch.
-
-    Raises:
-      ValueError: for an unknown schedule or optimizer.
-    """
-    if recipe.schedule == "constant":
-        rate: Callable = optax.constant_schedule(recipe.learning_rate)
-    elif recipe.schedule == "cosine":
-        length = num_epochs * steps
-        rate = optax.warmup_cosine_decay_schedule(
-            0.0,
-            recipe.learning_rate,
-            warmup_steps=min(recipe.warmup_steps, length // 2),
-            decay_steps=length,
-        )
-    else:
-        raise ValueError(f"schedule must be 'constant' or 'cosine', got {recipe.schedule!r}")
-    if recipe.optimizer == "adam":
-        return optax.adamw(rate, weight_decay=recipe.weight_decay, mask=_kernels), rate
-    if recipe.optimizer == "muon":
-        muon = optax.contrib.muon(
-            rate,
-            weight_decay=recipe.weight_decay,
-            muon_weight_dimension_numbers=_as_matrices,
-            consistent_rms=0.2,  # the usual size of Adam's steps, so that rates are comparable
-        )
-        return muon, rate
-    raise ValueError(f"optimizer must be 'adam' or 'muon', got {recipe.optimizer!r}")
-
-
-def _kernels(params: Pytree) -> Pytree:
-    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
-
-
-def _as_matrices(params: Pytree) -> Pytree:
-    """How Muon reads each kernel as a matrix: its last axis is the output."""
-    return jax.tree.map(
-        lambda leaf: (
-            optax.contrib.MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1)
-            if leaf.ndim > 1
-            else None
-        ),
-        params,
-    )
 
 
 def init_state(model: nnx.Module, optimizer: optax.GradientTransformation) -> TrainState:
@@ -121,16 +66,37 @@ def make_epoch(
     """The program of one epoch: (state, key, index, count, images, labels, soft) -> state, sums.
 
     It trains on images[index[:count]] (images uint8 [N, H, W, C], labels int32 [N], index int32
-    [A]), so that folds of different sizes over one dataset are one program. `soft` are a teacher's
-    probabilities [N, K], or None. Its second result holds per-step arrays [steps]: `loss` (with the
-    L2 term), `correct`, `count`. The same key gives the same result, bit for bit, on one machine.
+    [A]), so that folds of different sizes over one dataset are one program. `soft` holds a
+    teacher's probabilities [N, K], or is None. Its second result holds arrays [steps]: `loss` (with
+    the L2 term), `correct`, `count`. The same key gives the same bits on one machine.
     """
     share = math.ceil(recipe.batch_size / mesh.size)
     micro = micro_batch_size(share)
     share = math.ceil(share / micro) * micro
     places = share * mesh.size
+    gradients = _make_gradients(_make_loss(model, recipe, augmentation), mesh, micro)
+    step = _make_step(gradients, optimizer, recipe, places // micro)
 
-    def micro_loss(params, stats, key, images, labels, soft, weights):
+    def epoch(state, key, index, count, images, labels, soft=None):
+        order_key, step_key = jax.random.split(key)
+        steps = steps_per_epoch(len(index), recipe.batch_size)
+        order, weights = batch_indices(order_key, count, len(index), steps, places)
+
+        def indexed_step(state, batch):
+            key, chosen, weight = batch
+            taught = None if soft is None else soft[chosen]
+            return step(state, key, (images[chosen], labels[chosen], taught, weight))
+
+        keys = jax.random.split(step_key, steps)
+        return jax.lax.scan(indexed_step, state, (keys, index[order], weights))
+
+    return epoch
+
+
+def _make_loss(model: nnx.Module, recipe: Recipe, augmentation: Augmentation) -> Callable:
+    """The loss of a micro-batch: its weighted sum, new statistics and the number correct."""
+
+    def loss(params, stats, key, images, labels, soft, weights):
         augment_key, dropout_key = jax.random.split(key)
         images = augment(augment_key, images.astype(jnp.float32) / 255, augmentation)
         net = assemble(model, params, stats)
@@ -138,49 +104,57 @@ def make_epoch(
         losses = smoothed_cross_entropy(logits, labels, recipe.label_smoothing)
         if soft is not None:
             taught = optax.softmax_cross_entropy(logits, soft)
-            losses = optax.incremental_update(taught, losses, recipe.teacher_share)
-        loss = jnp.sum(weights * losses)
+            losses = recipe.teacher_share * taught + (1.0 - recipe.teacher_share) * losses
         correct = jnp.sum(weights * (logits.argmax(-1) == labels))
-        return loss, (split_model(net)[1], correct)
+        return jnp.sum(weights * losses), (split_model(net)[1], correct)
 
-    def l2(params):
-        return recipe.fc_l2 * sum(jnp.sum(params[fc]["kernel"] ** 2) for fc in ("fc1", "fc2"))
+    return loss
+
+
+def _make_gradients(loss: Callable, mesh: jax.sharding.Mesh, micro: int) -> Callable:
+    """Sums of gradients, loss and correct over a batch, and the mean of the new statistics.
+
+    Each device takes its share of the batch, a micro-batch of `micro` images at a time.
+    """
 
     @partial(
         jax.shard_map,
         mesh=mesh,
-        in_specs=(P(), P(), *5 * (P("data"),)),
+        in_specs=(P(), P(), P("data"), P("data")),
         out_specs=P(),
         check_vma=False,
     )
-    def batch_grads(params, stats, keys, images, labels, soft, weights):
-        """Sums over the batch; each device takes its share a micro-batch at a time."""
-
+    def gradients(params, stats, keys, batch):
         def accumulate(carry, part):
-            grads, stats, loss, correct = carry
-            (part_loss, (stats, part_correct)), part_grads = jax.value_and_grad(
-                micro_loss, has_aux=True
-            )(params, stats, *part)
+            grads, stats, total, correct = carry
+            (part_loss, (stats, part_correct)), part_grads = jax.value_and_grad(loss, has_aux=True)(
+                params, stats, *part
+            )
             grads = jax.tree.map(jnp.add, grads, part_grads)
-            return (grads, stats, loss + part_loss, correct + part_correct), None
+            return (grads, stats, total + part_loss, correct + part_correct), None
 
         zeros = jax.tree.map(jnp.zeros_like, params)
-        parts = jax.tree.map(
-            lambda leaf: leaf.reshape(share // micro, micro, *leaf.shape[1:]),
-            (images, labels, soft, weights),
-        )
-        (grads, stats, loss, correct), _ = jax.lax.scan(
+        parts = jax.tree.map(lambda leaf: leaf.reshape(-1, micro, *leaf.shape[1:]), batch)
+        (grads, stats, total, correct), _ = jax.lax.scan(
             accumulate, (zeros, stats, 0.0, 0.0), (keys, *parts)
         )
-        return (*jax.lax.psum((grads, loss, correct), "data"), jax.lax.pmean(stats, "data"))
+        return (*jax.lax.psum((grads, total, correct), "data"), jax.lax.pmean(stats, "data"))
 
-    def step(state: TrainState, batch):
-        key, images, labels, soft, weights = batch
-        count = weights.sum()
-        keys = jax.random.split(key, places // micro)
-        grads, loss, correct, stats = batch_grads(
-            state.params, state.stats, keys, images, labels, soft, weights
-        )
+    return gradients
+
+
+def _make_step(
+    gradients: Callable, optimizer: optax.GradientTransformation, recipe: Recipe, parts: int
+) -> Callable:
+    """One step: (state, key, batch) -> state and sums; `parts` micro-batches need a key each."""
+
+    def l2(params):
+        return recipe.fc_l2 * sum(jnp.sum(params[fc]["kernel"] ** 2) for fc in ("fc1", "fc2"))
+
+    def step(state: TrainState, key, batch):
+        count = batch[-1].sum()
+        keys = jax.random.split(key, parts)
+        grads, loss, correct, stats = gradients(state.params, state.stats, keys, batch)
         penalty, penalty_grads = jax.value_and_grad(l2)(state.params)
         grads = jax.tree.map(lambda g, p: g / count + p, grads, penalty_grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -191,26 +165,13 @@ def make_epoch(
         state = TrainState(params, stats, opt_state, ema, state.step + 1)
         return state, {"loss": loss / count + penalty, "correct": correct, "count": count}
 
-    def epoch(state, key, index, count, images, labels, soft=None):
-        order_key, step_key = jax.random.split(key)
-        steps = steps_per_epoch(len(index), recipe.batch_size)
-        order, weights = batch_indices(order_key, count, len(index), steps, places)
-
-        def indexed_step(state, batch):
-            key, chosen, weight = batch
-            taught = None if soft is None else soft[chosen]
-            return step(state, (key, images[chosen], labels[chosen], taught, weight))
-
-        keys = jax.random.split(step_key, steps)
-        return jax.lax.scan(indexed_step, state, (keys, index[order], weights))
-
-    return epoch
+    return step
 
 
 def for_each_run(program: Callable) -> Callable:
     """The program for several runs at once: `program(*own, *shared)` for each of them.
 
-    Measured rule: on a CPU one run after another keeps the caches, elsewhere `vmap` fills the
+    Measured: on a CPU one run after another keeps the caches warm, elsewhere `vmap` fills the
     device. Either way it is one compiled program.
 
     Returns:

@@ -5,63 +5,40 @@ that one compiled program trains.
 """
 
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 from jax.experimental.multihost_utils import broadcast_one_to_all
 
-from deep_emotion_jax.data.folds import Fold
-from deep_emotion_jax.data.split import Split, step_examples, steps_per_epoch
+from deep_emotion_jax.data.folds import Run
+from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.files import write_json
-from deep_emotion_jax.nn.logits import make_logits
 from deep_emotion_jax.runtime.checkpoint import Checkpoints
+from deep_emotion_jax.runtime.devices import choose_devices, data_mesh
 from deep_emotion_jax.runtime.log import Record, metrics_writer, show_progress
 from deep_emotion_jax.runtime.multihost import any_process, is_first
 from deep_emotion_jax.runtime.signals import Stopped, ready_or_stopped, stop_requests
+from deep_emotion_jax.training.batching import step_examples, steps_per_epoch
 from deep_emotion_jax.training.config import Experiment
-from deep_emotion_jax.training.epoch import (
-    TrainState,
-    first_bad_step,
-    for_each_run,
-    init_state,
-    make_epoch,
-    make_optimizer,
-    smoothed_cross_entropy,
-)
-from deep_emotion_jax.training.selection import Score, is_better
+from deep_emotion_jax.training.epoch import first_bad_step, for_each_run, make_epoch
+from deep_emotion_jax.training.optimizer import make_optimizer
+from deep_emotion_jax.training.validation import RunState, make_validation, start_runs
 
 
-class Run(NamedTuple):
-    """One training: a fold and a seed of its own for weights, shuffling, augmentation, dropout."""
+class Results(NamedTuple):
+    """Metrics of an epoch: per-step sums [R, steps], validation accuracy [R] and loss [R]."""
 
-    fold: Fold
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """Names its files and lines."""
-        return f"{self.fold.name}-seed-{self.seed}"
-
-
-class RunState(NamedTuple):
-    """What a checkpoint holds of each run: training's state, and the weights chosen so far.
-
-    `selection.is_better` says which weights are chosen. Every array has a leading axis of runs.
-    """
-
-    train: TrainState
-    best_params: Any
-    best_stats: Any
-    best_accuracy: jax.Array
-    best_loss: jax.Array
-    best_epoch: jax.Array
+    sums: dict[str, Any]
+    accuracy: Any
+    loss: Any
 
 
 def fit(
@@ -73,16 +50,16 @@ def fit(
     workdir: Path,
     about: Record,
 ) -> tuple[RunState, list[Record]]:
-    """Trains one model a run, or goes on with the training that `workdir` holds.
+    """Trains one model per run, resuming from `workdir` if it holds a checkpoint.
 
-    Writes checkpoints/, metrics.jsonl (one line an epoch and run) and TensorBoard events to the
-    folder. Training that was cut and started again gives the same weights, bit for bit, on one
-    machine. All devices of all processes take their share of each batch; every process calls this
-    with the same arguments, and only the first writes metrics.
+    Writes checkpoints/, metrics.jsonl (one line per epoch and run) and TensorBoard events to the
+    folder. A resumed training gives the same weights, bit for bit, on one machine. The devices of
+    all processes take their share of each batch; every process calls this with the same arguments,
+    and only the first writes metrics.
 
     Args:
       models: new models of one structure; their weights are the start.
-      experiment: how to train: epochs, checkpoints, recipe and augmentation are read.
+      experiment: how to train: length, checkpoints, devices, recipe and augmentation are read.
       data: what the folds of the runs index. Their test examples are not touched.
       runs: fold and seed of each.
       workdir: an existing folder.
@@ -96,160 +73,227 @@ def fit(
         written.
       Stopped: after SIGTERM or SIGINT: the epoch that was running is saved if it ends in time.
     """
-    recipe = experiment.recipe
-    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    train_index, train_count = _stack([run.fold.train for run in runs])
-    validation_index, validation_count = _stack([run.fold.validation for run in runs])
-    steps = steps_per_epoch(train_index.shape[1], recipe.batch_size)
-    num_epochs = experiment.epochs(steps)
-    optimizer, learning_rate = make_optimizer(recipe, num_epochs, steps)
+    training = _Training(models, experiment, data, runs, workdir)
+    with Checkpoints(training.folder) as checkpoints:
+        done, state, records = 0, training.start, []
+        restored = checkpoints.restore_newest(state)
+        if restored:
+            done, state, notes = restored
+            records = notes["records"]
+            print(f"resuming after epoch {done} from {training.folder / str(done)}")
+        writer = training.metrics_writer(records)
+        with stop_requests() as requests, writer as write:
+            saver = _Saver(checkpoints, experiment.seconds_between_checkpoints, about, done)
+            if done < training.epochs:
+                training.compile(state)
+            for epoch in range(done + 1, training.epochs + 1):
+                state, lines = training.run_epoch(state, epoch, requests, saver.saved)
+                write(lines)
+                records.extend(lines)
+                training.show(records, state, requests)
+                saver.save(epoch, state, records, requests, last=epoch == training.epochs)
+    return jax.device_get(state), records
+
+
+class _Training:
+    """The compiled programs, the data on the devices, and what an epoch reports.
+
+    Attributes:
+      folder: of the checkpoints.
+      epochs: length of the training.
+      start: the state before the first epoch.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[nnx.Module],
+        experiment: Experiment,
+        data: Split,
+        runs: Sequence[Run],
+        workdir: Path,
+    ):
+        self._runs, self._keys, self._workdir = runs, data.keys, workdir
+        self.folder = workdir / "checkpoints"
+        self._index, self._counts = _stack([run.fold.train for run in runs])
+        validation = _stack([run.fold.validation for run in runs])
+        self._batch_size = experiment.recipe.batch_size
+        self._steps = steps_per_epoch(self._index.shape[1], self._batch_size)
+        self.epochs = experiment.epochs(self._steps)
+        optimizer, self._rate = make_optimizer(experiment.recipe, self.epochs, self._steps)
+        mesh = data_mesh(choose_devices(experiment.accelerator, experiment.num_devices))
+        self._train, self._validate = _programs(models[0], optimizer, experiment, mesh)
+
+        # What a process has computed may differ from another's in its last bits.
+        state, soft_labels = broadcast_one_to_all((start_runs(models, optimizer), data.soft_labels))
+        # A program, because `device_put` would compare all of the data between processes. Copies,
+        # because the epoch program takes over the memory of the state it is given.
+        put = jax.jit(
+            lambda *trees: jax.tree.map(jnp.copy, trees),
+            out_shardings=jax.NamedSharding(mesh, jax.P()),
+        )
+        self.start, self._own, self._validation, self._shared, self._soft_labels, seeds = put(
+            state,
+            (self._index, self._counts),
+            validation,
+            (data.images, data.labels),
+            soft_labels,
+            np.array([run.seed for run in runs]),
+        )
+        self._roots = jax.vmap(jax.random.key)(seeds)
+
+    def metrics_writer(
+        self, records: list[Record]
+    ) -> AbstractContextManager[Callable[[list[Record]], None]]:
+        """The writer of metrics in the first process, and one that writes nothing elsewhere."""
+        if not is_first():
+            return nullcontext(lambda lines: None)
+        return metrics_writer(self._workdir, records, [run.name for run in self._runs])
+
+    def compile(self, state: RunState) -> None:
+        """Compiles the programs ahead of the first epoch, which `seconds` of it leave out."""
+        print("compiling ...")  # not flushed: a closed output is noticed after the first epoch
+        began = time.perf_counter()
+        self._train = self._train.lower(*self._train_inputs(state, 1)).compile()
+        self._validate = self._validate.lower(*self._validation_inputs(state, 1)).compile()
+        print(f"compiled in {time.perf_counter() - began:.1f} s")
+
+    def run_epoch(
+        self, state: RunState, epoch: int, requests: list[str], saved: int
+    ) -> tuple[RunState, list[Record]]:
+        """Trains and validates one epoch.
+
+        Args:
+          state: after the epoch before; its arrays must not be used again.
+          epoch: from 1.
+          requests: to stop, as of `stop_requests`.
+          saved: the epoch of the newest checkpoint.
+
+        Returns:
+          The new state, and a line of metrics for each run.
+
+        Raises:
+          UserError: if a loss is not finite.
+          Stopped: if a stop was requested and the epoch takes too long.
+        """
+        began = time.perf_counter()
+        train, sums = self._train(*self._train_inputs(state, epoch))
+        state, accuracy, loss = self._validate(
+            *self._validation_inputs(state._replace(train=train), epoch)
+        )
+        # One process of many must not leave an epoch that the others may wait for it in.
+        if jax.process_count() == 1 and not ready_or_stopped(accuracy, requests):
+            raise Stopped(
+                f"stopped by {requests[0]} within epoch {epoch}; epoch {saved} is saved in "
+                f"{self.folder}; run the same command again to resume"
+            )
+        results = Results(*jax.device_get((sums, accuracy, loss)))
+        self._check_finite(results, epoch, saved)
+        return state, self._lines(results, epoch, time.perf_counter() - began)
+
+    def show(self, records: list[Record], state: RunState, requests: list[str]) -> None:
+        """Prints the line of the newest epoch; a closed output is a request to stop."""
+        best = jax.device_get((state.best_accuracy, state.best_epoch))
+        try:
+            show_progress(records, self.epochs, int(self._counts.sum()), *best)
+        except BrokenPipeError:  # `| head` has gone: a signal to stop, as SIGPIPE is
+            requests.append("a closed output")
+
+    def _train_inputs(self, state: RunState, epoch: int) -> tuple[Any, ...]:
+        keys = jax.vmap(jax.random.fold_in, (0, None))(self._roots, epoch)
+        return state.train, (keys, *self._own), (*self._shared, self._soft_labels)
+
+    def _validation_inputs(self, state: RunState, epoch: int) -> tuple[Any, ...]:
+        return (state, *self._validation), (np.int32(epoch), *self._shared)
+
+    def _lines(self, results: Results, epoch: int, seconds: float) -> list[Record]:
+        sums = results.sums
+        return [
+            {
+                "epoch": epoch,
+                "run": run.name,
+                "train_loss": float(np.average(sums["loss"][i], weights=sums["count"][i])),
+                "train_accuracy": float(sums["correct"][i].sum() / sums["count"][i].sum()),
+                "validation_loss": float(results.loss[i]),
+                "validation_accuracy": float(results.accuracy[i]),
+                "learning_rate": float(self._rate(epoch * self._steps - 1)),
+                "steps": self._steps,
+                "seconds": seconds,
+            }
+            for i, run in enumerate(self._runs)
+        ]
+
+    def _check_finite(self, results: Results, epoch: int, saved: int) -> None:
+        # Validation shows what the last step did to the weights, before they are saved.
+        bad = first_bad_step(np.column_stack([results.sums["loss"], results.loss]))
+        if bad is None:
+            return
+        run, step = bad[0], min(bad[1], self._steps - 1)
+        key = jax.random.fold_in(self._roots[run], epoch)
+        index, count = self._index[run], self._counts[run]
+        chosen = step_examples(key, index, count, self._batch_size, step)
+        batch = [self._keys[i] for i in chosen]
+        path, name = self._workdir / "not_finite.json", self._runs[run].name
+        if is_first():
+            write_json(path, {"run": name, "epoch": epoch, "step": step + 1, "batch": batch})
+        raise UserError(
+            f"the loss of {name} is not finite at or after step {step + 1} of epoch {epoch}, whose "
+            f"{len(batch)} images ({', '.join(batch[:3])} ...) are listed in {path}; the last good "
+            f"checkpoint is epoch {saved} in {self.folder}; lower config.recipe.learning_rate"
+        )
+
+
+class _Saver:
+    """Saves checkpoints when they are due, and ends the training where a stop was requested."""
+
+    def __init__(self, checkpoints: Checkpoints, seconds: float, about: Record, saved: int):
+        self._checkpoints, self._seconds, self._about = checkpoints, seconds, about
+        self.saved, self._saved_at = saved, time.monotonic()
+
+    def save(
+        self,
+        epoch: int,
+        state: RunState,
+        records: list[Record],
+        requests: list[str],
+        *,
+        last: bool,
+    ) -> None:
+        """Saves after the last epoch, on a request to stop, and when `seconds` have passed.
+
+        Raises:
+          Stopped: if any process was requested to stop.
+        """
+        # Processes have clocks and signals of their own, and must do the same.
+        due = time.monotonic() - self._saved_at > self._seconds
+        due, stop = any_process(due, bool(requests))
+        if due or stop or last:
+            self._checkpoints.save(epoch, state, {"about": self._about, "records": records})
+            self.saved, self._saved_at = epoch, time.monotonic()
+        if stop:
+            raise Stopped(
+                f"stopped by {', '.join(requests) or 'another process'}; epoch {epoch} is saved in "
+                f"{self._checkpoints.folder}; run the same command again to resume"
+            )
+
+
+def _programs(
+    model: nnx.Module,
+    optimizer: optax.GradientTransformation,
+    experiment: Experiment,
+    mesh: jax.sharding.Mesh,
+) -> tuple[Any, Any]:
+    """The programs that train and validate an epoch of all runs."""
     everywhere = jax.NamedSharding(mesh, jax.P())
-    epoch_of_runs = for_each_run(
-        make_epoch(models[0], optimizer, recipe, experiment.augmentation, mesh)
-    )
+    epoch = make_epoch(model, optimizer, experiment.recipe, experiment.augmentation, mesh)
+    epoch_of_runs = for_each_run(epoch)
     # The state alone is donated: XLA would write results over the indices too, which every epoch
     # reads, where an epoch of one step makes the sizes equal.
-    train_epoch = jax.jit(
+    train = jax.jit(
         lambda train, own, shared: epoch_of_runs((train, *own), shared),
         donate_argnums=0,
         out_shardings=everywhere,
     )
-    validate = jax.jit(for_each_run(_make_validation(models[0])), out_shardings=everywhere)
-
-    starts = [init_state(model, optimizer) for model in models]
-    start = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
-    state = RunState(
-        start,
-        start.params,
-        start.stats,
-        best_accuracy=jnp.full(len(runs), -1.0),
-        best_loss=jnp.full(len(runs), jnp.inf),
-        best_epoch=jnp.zeros(len(runs), jnp.int32),
-    )
-    # What a process has computed may differ from another's in its last bits.
-    state, soft_labels = broadcast_one_to_all((state, data.soft_labels))
-    # A program, because `device_put` would compare all of the data between processes. Copies,
-    # because the epoch program takes over the memory of the state it is given.
-    put = jax.jit(lambda *trees: jax.tree.map(jnp.copy, trees), out_shardings=everywhere)
-    state, train_own, validation_own, shared, soft_labels, seeds = put(
-        state,
-        (train_index, train_count),
-        (validation_index, validation_count),
-        (data.images, data.labels),
-        soft_labels,
-        np.array([run.seed for run in runs]),
-    )
-    roots = jax.vmap(jax.random.key)(seeds)
-
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
-        restored = checkpoints.restore_newest(state)
-        done, records = 0, []
-        if restored:
-            done, state, notes = restored
-            records = notes["records"]
-            print(f"resuming after epoch {done} from {workdir / 'checkpoints' / str(done)}")
-        nobody = nullcontext(lambda lines: None)
-        names = [run.name for run in runs]
-        writer = metrics_writer(workdir, records, names) if is_first() else nobody
-        with stop_requests() as requests, writer as write:
-            saved, saved_at = done, time.monotonic()
-            for epoch in range(done + 1, num_epochs + 1):
-                began = time.perf_counter()
-                keys = jax.vmap(jax.random.fold_in, (0, None))(roots, epoch)
-                train_state, sums = train_epoch(
-                    state.train, (keys, *train_own), (*shared, soft_labels)
-                )
-                state, accuracy, loss = validate(
-                    (state._replace(train=train_state), *validation_own),
-                    (np.int32(epoch), *shared),
-                )
-                # Of many processes none leaves an epoch that the others may be waiting for it in.
-                if jax.process_count() == 1 and not ready_or_stopped(accuracy, requests):
-                    raise Stopped(
-                        f"stopped by {requests[0]} within epoch {epoch}; epoch {saved} is saved in "
-                        f"{workdir / 'checkpoints'}; the same command goes on"
-                    )
-                sums, accuracy, loss = jax.device_get((sums, accuracy, loss))
-                # Validation shows what the last step did to the weights, before they are saved.
-                bad = first_bad_step(np.column_stack([sums["loss"], loss]))
-                if bad is not None:
-                    run, step = bad[0], min(bad[1], steps - 1)
-                    chosen = step_examples(
-                        jax.random.fold_in(roots[run], epoch),
-                        train_index[run],
-                        train_count[run],
-                        recipe.batch_size,
-                        step,
-                    )
-                    batch = [data.keys[i] for i in chosen]
-                    raise _not_finite(workdir, runs[run], epoch, step + 1, batch, saved)
-                seconds = time.perf_counter() - began
-                lines = [
-                    {
-                        "epoch": epoch,
-                        "run": run.name,
-                        "train_loss": float(np.average(sums["loss"][i], weights=sums["count"][i])),
-                        "train_accuracy": float(sums["correct"][i].sum() / sums["count"][i].sum()),
-                        "validation_loss": float(loss[i]),
-                        "validation_accuracy": float(accuracy[i]),
-                        "learning_rate": float(learning_rate(epoch * steps - 1)),
-                        "seconds": seconds,
-                    }
-                    for i, run in enumerate(runs)
-                ]
-                write(lines)
-                records.extend(lines)
-                try:
-                    best = jax.device_get((state.best_accuracy, state.best_epoch))
-                    show_progress(records, num_epochs, int(train_count.sum()), *best)
-                except BrokenPipeError:  # `| head` has gone: a signal to stop, as SIGPIPE is
-                    requests.append("a closed output")
-                # Processes have clocks and signals of their own, and must do the same.
-                due = time.monotonic() - saved_at > experiment.seconds_between_checkpoints
-                due, stop = any_process(due, bool(requests))
-                if due or stop or epoch == num_epochs:
-                    checkpoints.save(epoch, state, {"about": about, "records": records})
-                    saved, saved_at = epoch, time.monotonic()
-                if stop:
-                    raise Stopped(
-                        f"stopped by {', '.join(requests) or 'another process'}; epoch {epoch} is "
-                        f"saved in "
-                        f"{workdir / 'checkpoints'}; the same command goes on"
-                    )
-    return jax.device_get(state), records
-
-
-def _not_finite(
-    workdir: Path, run: Run, epoch: int, step: int, batch: list[str], saved: int
-) -> UserError:
-    """The error of a loss that is not finite; leaves the keys of the step's images in a file."""
-    path = workdir / "not_finite.json"
-    if is_first():
-        write_json(path, {"run": run.name, "epoch": epoch, "step": step, "batch": batch})
-    return UserError(
-        f"the loss of {run.name} is not finite at or after step {step} of epoch {epoch}, whose "
-        f"{len(batch)} images ({', '.join(batch[:3])} ...) are listed in {path}; the last good "
-        f"checkpoint is epoch {saved} in {workdir / 'checkpoints'}; lower recipe.learning_rate"
-    )
-
-
-def _make_validation(model: nnx.Module) -> Any:
-    """The program that scores one run's averaged weights and keeps them if they are better."""
-    program = make_logits(model)
-
-    def validate(state: RunState, index, count, epoch, images, labels):
-        logits = program(state.train.ema, state.train.stats, images[index])
-        real = jnp.arange(len(index)) < count
-        accuracy = jnp.sum(real * (logits.argmax(-1) == labels[index])) / count
-        loss = jnp.sum(real * smoothed_cross_entropy(logits, labels[index], 0.0)) / count
-        better = is_better(
-            count, Score(accuracy, loss), Score(state.best_accuracy, state.best_loss)
-        )
-        newest = RunState(state.train, state.train.ema, state.train.stats, accuracy, loss, epoch)
-        kept = jax.tree.map(lambda new, old: jnp.where(better, new, old), newest[1:], state[1:])
-        return RunState(state.train, *kept), accuracy, loss
-
-    return validate
+    return train, jax.jit(for_each_run(make_validation(model)), out_shardings=everywhere)
 
 
 def _stack(indices: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

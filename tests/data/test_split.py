@@ -1,11 +1,9 @@
-"""Reading and batching: every example once, order kept, fingerprints that notice changes."""
+"""Reading: every example once, in order; fingerprints that notice changes."""
 
-import jax
 import numpy as np
-import pytest
 
 from deep_emotion_jax.data.folds import join
-from deep_emotion_jax.data.split import batch_indices, load_split, step_examples
+from deep_emotion_jax.data.split import load_split
 
 
 def source(count=10):
@@ -39,36 +37,6 @@ def test_fingerprint_notices_every_part():
     assert split.fingerprint() != split._replace(labels=split.labels + 1).fingerprint()
     assert split.fingerprint() != split._replace(keys=["x"] * 10).fingerprint()
     assert split.fingerprint() != split._replace(subjects=["S1"] * 10).fingerprint()
-
-
-@pytest.mark.parametrize(
-    ("count", "size", "batch"),
-    [(100, 100, 10), (101, 130, 10), (7, 7, 10), (7, 30, 10), (28_709, 28_709, 128)],
-)
-def test_an_epoch_takes_every_example_exactly_once(count, size, batch):
-    steps = -(-size // batch)
-    key = jax.random.key(0)
-    indices, weights = map(np.asarray, batch_indices(key, count, size, steps, batch))
-    assert indices.max() < count
-    assert indices.shape == weights.shape == (steps, batch)
-    assert sorted(indices[weights > 0]) == list(range(count))
-    sizes = weights.sum(1)
-    assert sizes.max() - sizes.min() <= 1
-
-
-def test_keys_decide_the_order():
-    orders = [np.asarray(batch_indices(jax.random.key(k), 50, 50, 5, 10)[0]) for k in (0, 0, 1)]
-    np.testing.assert_array_equal(orders[0], orders[1])
-    assert not np.array_equal(orders[0], orders[2])
-
-
-def test_the_examples_of_a_step_are_those_of_its_batch():
-    """Of a fold of 21, filled up to 30, in batches of 8; test_trajectory.py tests the key."""
-    fold = np.resize(np.arange(100, 121), 30)
-    key = jax.random.key(5)
-    chosen = [step_examples(key, fold, 21, 8, step) for step in range(4)]
-    assert sorted(np.concatenate(chosen)) == list(range(100, 121))
-    assert [len(batch) for batch in chosen] == [6, 5, 5, 5]
 
 
 def test_copies_of_chosen_images_are_found_in_both_directions():

@@ -14,9 +14,9 @@ from deep_emotion_jax.training.config import Augmentation, Recipe
 from deep_emotion_jax.training.epoch import (
     init_state,
     make_epoch,
-    make_optimizer,
     smoothed_cross_entropy,
 )
+from deep_emotion_jax.training.optimizer import make_optimizer
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (6, 48, 48, 1)).astype(np.uint8)

@@ -24,7 +24,7 @@ from deep_emotion_jax.training.config import (
     flat,
     read_settings,
 )
-from deep_emotion_jax.training.epoch import make_optimizer
+from deep_emotion_jax.training.optimizer import make_optimizer
 
 WILD = [
     *(None, "", "nonsense", "../x", "a\0b", "\x1b[31m", (), [1], {}, b"x", 1j, "1"),

@@ -12,7 +12,8 @@ from deep_emotion_jax.nn.model import DeepEmotion
 from deep_emotion_jax.nn.weights import Trained
 from deep_emotion_jax.training.config import Augmentation, Recipe
 from deep_emotion_jax.training.distill import with_teacher
-from deep_emotion_jax.training.epoch import init_state, make_epoch, make_optimizer
+from deep_emotion_jax.training.epoch import init_state, make_epoch
+from deep_emotion_jax.training.optimizer import make_optimizer
 
 CLASSES = tuple("abcdefg")
 

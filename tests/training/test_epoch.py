@@ -17,9 +17,9 @@ from deep_emotion_jax.training.epoch import (
     for_each_run,
     init_state,
     make_epoch,
-    make_optimizer,
     smoothed_cross_entropy,
 )
+from deep_emotion_jax.training.optimizer import make_optimizer
 
 RECIPE = Recipe(batch_size=8, learning_rate=1e-3, ema_decay=0)
 UNCHANGED = Augmentation(flip=False)

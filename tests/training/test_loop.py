@@ -8,8 +8,9 @@ from flax import nnx
 
 from deep_emotion_jax.nn.model import DeepEmotion
 from deep_emotion_jax.training.config import Recipe
-from deep_emotion_jax.training.epoch import init_state, make_optimizer
-from deep_emotion_jax.training.loop import RunState, _make_validation
+from deep_emotion_jax.training.epoch import init_state
+from deep_emotion_jax.training.optimizer import make_optimizer
+from deep_emotion_jax.training.validation import RunState, make_validation
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def validated():
     model = DeepEmotion(rngs=nnx.Rngs(0))
     optimizer, _ = make_optimizer(Recipe(8, 1e-3), 1, 1)
     start = init_state(model, optimizer)
-    validate = jax.jit(_make_validation(model))
+    validate = jax.jit(make_validation(model))
 
     def call(state, winner, bias, epoch, count):
         images, labels = np.zeros((count, 48, 48, 1), np.uint8), np.arange(count) >= 0.6 * count

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from deep_emotion_jax.data.folds import Fold
+from deep_emotion_jax.data.folds import Fold, Run
 from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.nn.model import DeepEmotion
 from deep_emotion_jax.training.config import Augmentation, Experiment, Recipe
-from deep_emotion_jax.training.loop import Run, fit
+from deep_emotion_jax.training.loop import fit
 
 COUNT = 20
 DATA = Split(

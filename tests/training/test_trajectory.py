@@ -13,10 +13,11 @@ from flax import nnx
 from flax.traverse_util import flatten_dict
 from golden import make_training_trajectory as golden
 
-from deep_emotion_jax.data.split import step_examples
 from deep_emotion_jax.nn.model import DeepEmotion
+from deep_emotion_jax.training.batching import step_examples
 from deep_emotion_jax.training.config import Augmentation, Recipe
-from deep_emotion_jax.training.epoch import init_state, make_epoch, make_optimizer
+from deep_emotion_jax.training.epoch import init_state, make_epoch
+from deep_emotion_jax.training.optimizer import make_optimizer
 
 GOLDEN = GOLDEN_FILES / "training_trajectory.npz"
 KEY = jax.random.key(3)

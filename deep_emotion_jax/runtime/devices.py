@@ -1,0 +1,90 @@
+"""Which devices a program computes on, and where JAX keeps what it has compiled."""
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import jax
+
+from deep_emotion_jax.errors import UserError
+
+ACCELERATORS = ("auto", "cpu", "gpu", "tpu")
+
+
+def choose_devices(accelerator: str = "auto", num_devices: int = 0) -> list[jax.Device]:
+    """Chooses the devices to compute on and makes the first of this process JAX's default.
+
+    Args:
+      accelerator: one of `ACCELERATORS`; "auto" takes what JAX prefers: a TPU, then a GPU, then the
+        CPU.
+      num_devices: how many of them in each process; 0 for all.
+
+    Returns:
+      The devices of all processes.
+
+    Raises:
+      UserError: if there are no such devices, or fewer; the message lists those that JAX finds.
+    """
+    try:
+        found = jax.devices(None if accelerator == "auto" else accelerator)
+    except RuntimeError as error:
+        raise UserError(
+            f"no {accelerator} for config.accelerator or --device: JAX finds {_kinds()}; choose "
+            "one of these or 'auto', or install JAX for it "
+            "(https://docs.jax.dev/en/latest/installation.html)"
+        ) from error
+    own = jax.local_devices(backend=found[0].platform)
+    if num_devices > len(own):
+        raise UserError(
+            f"config.num_devices={num_devices} is more than the {describe(own)} that a process "
+            "has; give a smaller number, or 0 for all"
+        )
+    if found[0].platform != jax.default_backend():
+        jax.config.update("jax_default_device", own[0])
+    used: Counter[int] = Counter()
+    chosen = []
+    for device in found:
+        used[device.process_index] += 1
+        if not num_devices or used[device.process_index] <= num_devices:
+            chosen.append(device)
+    return chosen
+
+
+def describe(devices: list[jax.Device]) -> str:
+    """Number and kind of devices, such as "2 x NVIDIA H100 80GB HBM3" or "2 x cpu"."""
+    return f"{len(devices)} x {devices[0].device_kind}"
+
+
+def data_mesh(devices: list[jax.Device]) -> jax.sharding.Mesh:
+    """A mesh of one axis, "data", over these devices."""
+    axis_types = (jax.sharding.AxisType.Auto,)
+    return jax.make_mesh((len(devices),), ("data",), axis_types=axis_types, devices=devices)
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs in a folder of the user, so that the next start compiles less.
+
+    JAX_COMPILATION_CACHE_DIR names another folder; an empty one switches the cache off. Where the
+    folder cannot be written, the program goes on without it.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return  # JAX reads it
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = Path(home).expanduser() / "deep-emotion-jax" / "jax"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except (OSError, RuntimeError):  # read-only, or there is no home
+        writable = False
+    if writable:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def _kinds() -> str:
+    kinds: dict[str, list[jax.Device]] = {}
+    for platform in ("cpu", "gpu", "tpu"):
+        try:
+            kinds[platform] = jax.devices(platform)
+        except RuntimeError:
+            continue
+    return ", ".join(f"{platform!r} ({describe(devices)})" for platform, devices in kinds.items())

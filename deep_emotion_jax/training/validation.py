@@ -1,0 +1,60 @@
+"""Validation of every epoch, and the weights that are kept."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from deep_emotion_jax.nn.logits import make_logits
+from deep_emotion_jax.training.epoch import TrainState, init_state, smoothed_cross_entropy
+from deep_emotion_jax.training.selection import Score, is_better
+
+
+class RunState(NamedTuple):
+    """What a checkpoint holds of each run: training's state, and the weights chosen so far.
+
+    `selection.is_better` says which weights are chosen. Every array has a leading axis of runs.
+    """
+
+    train: TrainState
+    best_params: Any
+    best_stats: Any
+    best_accuracy: jax.Array
+    best_loss: jax.Array
+    best_epoch: jax.Array
+
+
+def start_runs(models: Sequence[nnx.Module], optimizer: optax.GradientTransformation) -> RunState:
+    """The state of all runs before the first epoch."""
+    starts = [init_state(model, optimizer) for model in models]
+    start = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
+    return RunState(
+        start,
+        start.params,
+        start.stats,
+        best_accuracy=jnp.full(len(models), -1.0),
+        best_loss=jnp.full(len(models), jnp.inf),
+        best_epoch=jnp.zeros(len(models), jnp.int32),
+    )
+
+
+def make_validation(model: nnx.Module) -> Callable[..., tuple[RunState, jax.Array, jax.Array]]:
+    """The program that scores one run's averaged weights and keeps them if they are better."""
+    program = make_logits(model)
+
+    def validate(state: RunState, index, count, epoch, images, labels):
+        logits = program(state.train.ema, state.train.stats, images[index])
+        real = jnp.arange(len(index)) < count
+        accuracy = jnp.sum(real * (logits.argmax(-1) == labels[index])) / count
+        loss = jnp.sum(real * smoothed_cross_entropy(logits, labels[index], 0.0)) / count
+        better = is_better(
+            count, Score(accuracy, loss), Score(state.best_accuracy, state.best_loss)
+        )
+        newest = RunState(state.train, state.train.ema, state.train.stats, accuracy, loss, epoch)
+        kept = jax.tree.map(lambda new, old: jnp.where(better, new, old), newest[1:], state[1:])
+        return RunState(state.train, *kept), accuracy, loss
+
+    return validate

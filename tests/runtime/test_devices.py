@@ -1,0 +1,77 @@
+"""The devices of a training, and the folder of compiled programs."""
+
+import jax
+import pytest
+
+from deep_emotion_jax.errors import UserError
+from deep_emotion_jax.nn.backend import platform
+from deep_emotion_jax.runtime.devices import choose_devices, data_mesh, use_compilation_cache
+
+
+def test_all_devices_or_the_number_asked_for():
+    assert choose_devices() == choose_devices("cpu") == jax.devices()
+    assert choose_devices("auto", 1) == jax.devices()[:1]
+    assert data_mesh(choose_devices("auto", 1)).size == 1
+
+
+@pytest.mark.parametrize("missing", ["gpu", "tpu"])
+def test_an_accelerator_that_is_not_there_is_one_message(missing):
+    with pytest.raises(UserError, match=rf"no {missing} for .*JAX finds 'cpu' \(2 x cpu\)"):
+        choose_devices(missing)
+
+
+def test_more_devices_than_there_are():
+    with pytest.raises(UserError, match=r"config\.num_devices=3 is more than the 2 x cpu"):
+        choose_devices("cpu", 3)
+
+
+class Device:
+    """Stands for a device that this machine lacks."""
+
+    def __init__(self, platform, process=0):
+        self.platform = self.device_kind = platform
+        self.process_index = process
+
+
+@pytest.fixture
+def config(monkeypatch):
+    """Settings of JAX that are written, in place of the real ones."""
+    written = {}
+    monkeypatch.setattr(jax.config, "update", written.__setitem__)
+    return written
+
+
+def test_the_cpu_beside_an_accelerator_becomes_the_default_device(monkeypatch, config):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert choose_devices("cpu") == jax.devices("cpu")
+    assert config == {"jax_default_device": jax.devices("cpu")[0]}
+    with jax.default_device(jax.devices("cpu")[0]):
+        assert platform() == "cpu"
+    assert platform() == "gpu"
+
+
+def test_each_process_gives_as_many_devices(monkeypatch, config):
+    there = [Device("gpu", process) for process in (0, 1, 0, 1, 1, 0)]
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "devices", lambda platform=None: there)
+    monkeypatch.setattr(jax, "local_devices", lambda backend=None: there[:3])
+    assert choose_devices("gpu", 2) == there[:4]
+    assert config == {}
+
+
+def test_the_cache_is_a_folder_of_the_user(monkeypatch, config, tmp_path):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "own"))
+    use_compilation_cache()
+    assert config == {}  # JAX reads the variable itself
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    use_compilation_cache()
+    assert config == {"jax_compilation_cache_dir": str(tmp_path / "deep-emotion-jax" / "jax")}
+
+
+def test_a_home_that_cannot_be_written_costs_the_cache_alone(monkeypatch, config, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    use_compilation_cache()
+    assert config == {}
