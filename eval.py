@@ -31,10 +31,15 @@ from deep_emotion_jax.data.folds import Fold, join, make_folds
 from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.evaluation import figures, metrics
+from deep_emotion_jax.evaluation.predictions import write_predictions
 from deep_emotion_jax.evaluation.regions import truth_scores, write_regions, write_telling_faces
 from deep_emotion_jax.evaluation.robustness import AMOUNTS, CHANGES, accuracy_under_change
-from deep_emotion_jax.evaluation.scoring import score_cells, write_predictions
-from deep_emotion_jax.evaluation.tables import mean_and_deviation, results_table
+from deep_emotion_jax.evaluation.tables import (
+    markdown_table,
+    mean_and_deviation,
+    results_table,
+    score_cells,
+)
 from deep_emotion_jax.files import write_json
 from deep_emotion_jax.nn.logits import predict_logits
 from deep_emotion_jax.nn.weights import Trained, load_model
@@ -84,7 +89,7 @@ def folds(options: argparse.Namespace, rest: list[str]) -> None:
 
 def table(options: argparse.Namespace) -> None:
     """Prints the paper's results table beside ours, as Markdown."""
-    print(results_table(options.runs))
+    print(results_table(options.runs, with_missing=options.all))
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -112,7 +117,7 @@ def evaluate(options: argparse.Namespace) -> None:
     print(f"{name}, {options.split} split{averaging}, {found[0].count} images\n")
     recalls = [f"recall {label}" for label in class_names]
     header = ("run", "accuracy %", "95 % interval", "macro-F1", "calibration error", *recalls)
-    print(figures.markdown_table(header, rows))
+    print(markdown_table(header, rows))
     if over_runs.std is not None:
         low, high = over_runs.interval95 or (0, 0)
         print(
@@ -167,7 +172,7 @@ def regions(options: argparse.Namespace) -> None:
             )
             for method, score in scores.items()
         ]
-        print(figures.markdown_table(header, rows) + "\n")
+        print(markdown_table(header, rows) + "\n")
     print(f"results in {', '.join(map(str, written))}")
 
 
@@ -188,7 +193,7 @@ def robustness(options: argparse.Namespace) -> None:
             over_runs = [metrics.mean_and_interval(shares) for shares in zip(*runs, strict=True)]
             cells = [mean_and_deviation(each.mean, each.std, digits=1) for each in over_runs]
             rows.append((name, change, *cells))
-    print(figures.markdown_table(("network", "change", *(f"{a:.0%}" for a in AMOUNTS)), rows))
+    print(markdown_table(("network", "change", *(f"{a:.0%}" for a in AMOUNTS)), rows))
     options.out.mkdir(parents=True, exist_ok=True)
     figure, numbers = options.out / "robustness.png", options.out / "robustness.json"
     figures.robustness_png(curves, AMOUNTS, figure, f"Accuracy on changed {options.split} faces")
@@ -288,6 +293,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add_data(command)
     command = add("table", table)
     command.add_argument("--runs", type=Path, default=Path("runs"), help="default: runs")
+    command.add_argument("--all", action="store_true", help="name results without a run as well")
     add("cross-validate", cross_validate)
     command = add("seeds", seeds)
     command.add_argument("--num", type=int, default=5, help="how many; default: 5")

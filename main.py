@@ -31,7 +31,7 @@ from datasets.common import prepare
 from deep_emotion_jax.data.folds import Run, join, make_folds
 from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.errors import UserError
-from deep_emotion_jax.evaluation.report import write_results
+from deep_emotion_jax.evaluation.report import Results, write_results
 from deep_emotion_jax.nn.model import DeepEmotion
 from deep_emotion_jax.nn.weights import start_from
 from deep_emotion_jax.pretrained import load_pretrained
@@ -41,6 +41,8 @@ from deep_emotion_jax.runtime.workdir import claim_workdir, provenance
 from deep_emotion_jax.training.config import read_settings
 from deep_emotion_jax.training.distill import with_teacher
 from deep_emotion_jax.training.loop import fit
+from deep_emotion_jax.training.selection import describe_rule
+from deep_emotion_jax.training.validation import best_models
 
 HERE = Path(__file__).parent
 DEFAULT_CONFIG = str(HERE / "configs/synthetic_faces.py")
@@ -130,12 +132,19 @@ def run(
             workdir=workdir,
             about=about,
         )
-        multihost.in_step(
-            lambda: write_results(
-                models, state, records, data, runs, class_names, config, about, workdir
-            ),
-            only_first=True,
+        results = Results(
+            models=best_models(models, state),
+            best_epochs=state.best_epoch.tolist(),
+            chosen_by=[describe_rule(len(run.fold.validation)) for run in runs],
+            records=records,
+            data=data,
+            runs=runs,
+            class_names=class_names,
+            config=config,
+            provenance=about,
+            workdir=workdir,
         )
+        multihost.in_step(lambda: write_results(results), only_first=True)
 
 
 def parse_flags(argv: list[str]) -> list[str]:

@@ -1,13 +1,20 @@
-"""Which parts of a face an expression hangs on: the paper's occlusion maps, and scores for any map.
+"""Which pixels a prediction depends on: occlusion maps, gradient maps, and scores for any map.
 
-A square of the image is hidden, slid over the face, and each place is marked where the prediction
-suffers (paper, "Region importance", after Zeiler & Fergus, ECCV 2014). The maps of all images of
-one expression are then averaged:
+Occlusion hides a square of the image, slides it over the face, and marks each place where the
+prediction suffers (paper, "Region importance", after Zeiler & Fergus, ECCV 2014). The maps of all
+images of one class are then averaged:
 
     maps = occlusion_maps(logits_fn, weights, images, labels)
     regions = average_by_class(maps, labels, num_classes=7, keep=predictions == labels)
 
-Any network will do: it comes in as a function `logits_fn(weights, images) -> logits`.
+The network can be any function `logits_fn(weights, images) -> logits`.
+
+What the paper leaves open is chosen as follows. The importance of a pixel is the mean score of the
+windows that cover it. If the stride does not end exactly at the right or bottom edge, a last window
+is added flush with that edge. What hides the window matters more than its size: a black square (the
+paper's) is itself a strong feature, such as an open mouth, and shifts the mean of the whole image.
+The `blurred` image removes detail and adds nothing. It finds the known regions of generated faces
+far better (docs/regions.md).
 """
 
 import functools
@@ -31,35 +38,24 @@ def occlusion_maps(
     fill: float | np.ndarray = 0.0,
     mode: Literal["flip", "drop"] = "flip",
 ) -> np.ndarray:
-    """Maps how much hiding each part of an image harms its classification.
+    """Map how much hiding each part of an image harms its classification.
 
     Every window position gets a score in [0, 1]:
-      "flip" (the paper's): 1 where the predicted label becomes wrong, else 0. In an image that is
-        misclassified to begin with nothing can become wrong: its map is zero, and it should be left
-        out of averages.
+      "flip" (the paper's): 1 where the predicted label becomes wrong, else 0. The map of an image
+        that is misclassified to begin with is zero; leave it out of averages.
       "drop": max(0, p - q), the true class's probability p before and q after hiding the window.
-    The paper leaves three things open, chosen here: the window's size and stride; a pixel's
-    importance is the mean score of the windows that cover it; and where the stride does not lead
-    exactly to the right or bottom edge, a last window is added flush with that edge.
-
-    What hides matters more than its size. A black square (the paper's) is itself a strong mark,
-    such as an open mouth, and shifts the mean of the whole image; the `blurred` image takes the
-    detail away and adds nothing, which finds the truth of generated faces far better
-    (docs/regions.md).
-
-    Compiled once for each `logits_fn` (the object, so define it once), shape and setting; new
-    weights cost no compilation.
+    Each `logits_fn` (the same function object) is compiled once for all modes, fills and weights.
 
     Args:
-      logits_fn: a pure function of (weights, images [B, H, W, C]) that returns logits [B, K] and
-        does the network's own normalisation; dropout off.
+      logits_fn: a pure function of (weights, images [B, H, W, C]) that returns logits [B, K],
+        without dropout, and does the network's own normalisation.
       weights: its pytree of arrays.
       images: [N, H, W, C] floats in [0, 1].
       labels: [N] integers in [0, K), the true classes.
       window: side of the hidden square in pixels, from 1 to min(H, W).
       stride: step between windows in pixels, from 1 to `window`, so that every pixel is covered.
-      fill: what the hidden pixels become, in the units of `images`: a number (0 is black), or
-        images that broadcast to [N, H, W, C], such as `blurred(images)`.
+      fill: values of the hidden pixels, in the units of `images`: a number (0 is black), or images
+        that broadcast to [N, H, W, C], such as `blurred(images)`.
       mode: the score, "flip" or "drop".
 
     Returns:
@@ -70,34 +66,14 @@ def occlusion_maps(
         finite.
     """
     images, labels = np.asarray(images), np.asarray(labels)
-    if images.ndim != 4 or not np.issubdtype(images.dtype, np.floating):
-        raise ValueError(
-            f"Expected float images [N, H, W, C], got {images.dtype} {list(images.shape)}."
-        )
-    if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(
-            f"Expected {len(images)} integer labels, got {labels.dtype} {list(labels.shape)}."
-        )
-    if (labels < 0).any():
-        raise ValueError(f"Label {labels.min()} is negative.")
-    if not 1 <= window <= min(images.shape[1:3]):
-        raise ValueError(f"A window of {window} pixels does not fit images of {images.shape[1:3]}.")
-    if not 1 <= stride <= window:
-        raise ValueError(f"A stride of {stride} leaves gaps between windows of {window} pixels.")
-    if mode not in ("flip", "drop"):
-        raise ValueError(f"Expected mode 'flip' or 'drop', got {mode!r}.")
+    _check(images, labels, window, stride, mode)
     rows, columns = (_windows(size, window, stride) for size in images.shape[1:3])
     if len(images) == 0:
         return np.zeros(images.shape[:3], np.float32)
     images = images.astype(np.float32)
     filling = np.broadcast_to(np.asarray(fill, np.float32), images.shape)
-    scores = _scores(logits_fn, weights, images, labels, rows, columns, filling, mode == "flip")
-    scores = np.asarray(scores, np.float64)
-    if np.isnan(scores).any():
-        n = np.flatnonzero(np.isnan(scores).any(axis=(1, 2)))[0]
-        raise ValueError(
-            f"Image {n} has logits that are not finite, or its label {labels[n]} names no class."
-        )
+    supports = _supports(logits_fn, weights, images, labels, rows, columns, filling)
+    scores = _scores(np.asarray(supports[mode], np.float64), labels, (len(rows), len(columns)))
     # Spread in float64 on the host: a pixel whose windows all flip is then exactly 1, and ties
     # between pixels stay ties.
     total = rows.T @ scores @ columns
@@ -105,7 +81,7 @@ def occlusion_maps(
 
 
 def blurred(images: np.ndarray, sigma: float = 2.0) -> np.ndarray:
-    """Images without their detail, to hide windows with (after Fong & Vedaldi, ICCV 2017).
+    """Blur images, to hide windows with (after Fong & Vedaldi, ICCV 2017).
 
     Args:
       images: [N, H, W, C] floats.
@@ -114,7 +90,7 @@ def blurred(images: np.ndarray, sigma: float = 2.0) -> np.ndarray:
     Returns:
       The same shape.
     """
-    import scipy.ndimage  # here: it takes long, and naming expressions needs none of it
+    import scipy.ndimage  # takes long to import, and prediction does not need it
 
     return scipy.ndimage.gaussian_filter(images, (0, sigma, sigma, 0))
 
@@ -126,18 +102,18 @@ def gradient_maps(
     labels: np.ndarray,
     steps: int = 8,
 ) -> np.ndarray:
-    """Maps how much each pixel's detail speaks for the true class: integrated gradients.
+    """Map how much each pixel's detail supports the true class: integrated gradients.
 
-    A pixel's share of what the class's log-probability gains on the straight way from the `blurred`
-    image to the image (Sundararajan et al., "Axiomatic Attribution for Deep Networks", ICML 2017;
-    there the way starts at black). Detail that speaks against the class counts as zero.
+    A pixel's share of the gain in the class's log-probability on the straight path from the
+    `blurred` image to the image (Sundararajan et al., "Axiomatic Attribution for Deep Networks",
+    ICML 2017; there the path starts at black). Detail that speaks against the class counts as zero.
 
     Args:
       logits_fn: as in `occlusion_maps`.
       weights: its pytree of arrays.
       images: [N, H, W, C] floats in [0, 1].
       labels: [N] integers in [0, K), the true classes.
-      steps: points of the way at which the gradient is taken.
+      steps: number of points on the path at which the gradient is taken.
 
     Returns:
       [N, H, W] float32, not negative.
@@ -150,13 +126,13 @@ def gradient_maps(
 def average_by_class(
     maps: np.ndarray, labels: np.ndarray, num_classes: int, keep: np.ndarray | None = None
 ) -> np.ndarray:
-    """Averages the maps of each class.
+    """Average the maps of each class.
 
     Args:
       maps: [N, H, W].
       labels: [N] integers in [0, num_classes).
       num_classes: K.
-      keep: [N] booleans, the images to average; all of them where None. For "flip" maps the
+      keep: [N] booleans, the images to average; None averages all. For "flip" maps, keep the
         correctly classified ones.
 
     Returns:
@@ -172,7 +148,7 @@ def average_by_class(
 
 
 def mass_inside(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """The share of a map's importance that lies inside a region.
+    """Return the share of a map's importance that lies inside a region.
 
     Args:
       maps: [..., H, W], not negative.
@@ -187,12 +163,11 @@ def mass_inside(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
 
 
 def pointing_hit(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """The pointing game: does a map's maximum lie inside a region?
+    """Return whether a map's maximum lies inside a region (the pointing game).
 
     After Zhang et al., "Top-Down Neural Attention by Excitation Backprop" (IJCV 2018), without
-    their tolerance of 15 pixels around the region. Occlusion maps are plateaus, so among tied
-    maxima the hits are averaged, as if one of them were pointed at by chance: a constant map scores
-    the region's share of the image.
+    their tolerance of 15 pixels around the region. Occlusion maps have plateaus, so hits are
+    averaged over tied maxima: a constant map scores the region's share of the image.
 
     Args:
       maps: [..., H, W].
@@ -214,7 +189,7 @@ def _integrated_gradients(
     labels: jax.Array,
     steps: int,
 ) -> jax.Array:
-    """`gradient_maps` from images `starts`."""
+    """Compute `gradient_maps` with paths from the images `starts`."""
 
     def log_probability(points: jax.Array, label: jax.Array) -> jax.Array:
         return jax.nn.log_softmax(logits_fn(weights, points))[:, label].sum()
@@ -230,7 +205,7 @@ def _integrated_gradients(
 
 
 def _windows(size: int, window: int, stride: int) -> np.ndarray:
-    """Which pixels of a side of `size` each window covers: [windows, size] booleans."""
+    """Return which pixels of a side of `size` each window covers: [windows, size] booleans."""
     starts = list(range(0, size - window + 1, stride))
     if starts[-1] + window < size:
         starts.append(size - window)
@@ -238,8 +213,44 @@ def _windows(size: int, window: int, stride: int) -> np.ndarray:
     return (first <= pixels) & (pixels < first + window)
 
 
-@functools.partial(jax.jit, static_argnames=("logits_fn", "flip"))
-def _scores(
+def _check(images: np.ndarray, labels: np.ndarray, window: int, stride: int, mode: str) -> None:
+    """Raise ValueError where an argument of `occlusion_maps` is not as described."""
+    if images.ndim != 4 or not np.issubdtype(images.dtype, np.floating):
+        raise ValueError(
+            f"Expected float images [N, H, W, C], got {images.dtype} {list(images.shape)}."
+        )
+    if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"Expected {len(images)} integer labels, got {labels.dtype} {list(labels.shape)}."
+        )
+    if (labels < 0).any():
+        raise ValueError(f"Label {labels.min()} is negative.")
+    if not 1 <= window <= min(images.shape[1:3]):
+        raise ValueError(f"A window of {window} pixels does not fit images of {images.shape[1:3]}.")
+    if not 1 <= stride <= window:
+        raise ValueError(f"A stride of {stride} leaves gaps between windows of {window} pixels.")
+    if mode not in ("flip", "drop"):
+        raise ValueError(f"Expected mode 'flip' or 'drop', got {mode!r}.")
+
+
+def _scores(supports: np.ndarray, labels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Return what the true class loses when each window is hidden: [N, *shape].
+
+    Args:
+      supports: from `_supports`, one mode.
+      labels: [N].
+      shape: number of windows down and across.
+    """
+    if np.isnan(supports).any():
+        n = np.flatnonzero(np.isnan(supports).any(axis=1))[0]
+        raise ValueError(
+            f"Image {n} has logits that are not finite, or its label {labels[n]} names no class."
+        )
+    return np.maximum(0.0, supports[:, -1:] - supports[:, :-1]).reshape(-1, *shape)
+
+
+@functools.partial(jax.jit, static_argnames="logits_fn")
+def _supports(
     logits_fn: LogitsFn,
     weights: Any,
     images: jax.Array,
@@ -247,22 +258,22 @@ def _scores(
     rows: jax.Array,
     columns: jax.Array,
     filling: jax.Array,
-    flip: bool,
-) -> jax.Array:
-    """Scores [N, R, C] of the windows rows[r] x columns[c] over images [N, H, W, channels].
+) -> dict[str, jax.Array]:
+    """Return how well the true class does under each window, [N, R * C + 1] for each mode.
 
-    NaN where a logit is not finite or the label is no class.
+    The windows are rows[r] x columns[c]; the last place is the image as it is. "flip": whether the
+    label is predicted; "drop": its probability. NaN where a logit is not finite or the label is no
+    class.
     """
     R, C = len(rows), len(columns)
-    # After an image's R * C windows comes one more row, which covers nothing: the image as it is.
-    rows = jnp.concatenate([rows, jnp.zeros_like(rows[:1])])
+    rows = jnp.concatenate([rows, jnp.zeros_like(rows[:1])])  # the last one covers nothing
     per_image = R * C + 1
     total = len(images) * per_image
-    # Small batches keep a CPU's activations in its cache; accelerators need large ones to be busy.
+    # Small batches keep the activations in a CPU's cache; accelerators need large ones.
     batch = min(total, 64 if jax.default_backend() == "cpu" else 2048)
     chunks = -(-total // batch)
 
-    def support(indices: jax.Array) -> jax.Array:
+    def support(indices: jax.Array) -> dict[str, jax.Array]:
         image, position = indices // per_image, indices % per_image
         hidden = rows[position // C, :, None] & columns[position % C, None, :]
         logits = logits_fn(weights, jnp.where(hidden[..., None], filling[image], images[image]))
@@ -270,12 +281,12 @@ def _scores(
         probability = jnp.take_along_axis(
             jax.nn.softmax(logits), label[:, None], axis=-1, mode="fill", fill_value=jnp.nan
         )[:, 0]
-        if flip:
-            return jnp.where(jnp.isnan(probability), jnp.nan, logits.argmax(axis=-1) == label)
-        return probability
+        hit = jnp.where(jnp.isnan(probability), jnp.nan, logits.argmax(axis=-1) == label)
+        return {"flip": hit, "drop": probability}
 
-    # The last chunk is filled up with repeats of the last window.
+    # The last chunk is padded with repeats of the last window.
     indices = jnp.minimum(jnp.arange(chunks * batch), total - 1).reshape(chunks, batch)
-    supports = jax.lax.map(support, indices).reshape(-1)[:total].reshape(-1, per_image)
-    # What the true class had (a hit, or its probability) and has no more with the window hidden.
-    return jnp.maximum(0.0, supports[:, -1:] - supports[:, :-1]).reshape(-1, R, C)
+    return jax.tree.map(
+        lambda found: found.reshape(-1)[:total].reshape(-1, per_image),
+        jax.lax.map(support, indices),
+    )

@@ -18,7 +18,7 @@ RANKS = {
     "files": 0,
     "nn": 1,
     "data": 1,
-    "attribution": 1,
+    "attribution": 2,
     "pretrained": 2,
     "runtime": 2,
     "inference": 3,

@@ -1,7 +1,7 @@
-"""Results for people and machines: figures (PNG), tables (CSV, Markdown) and JSON.
+"""Figures of results as PNG files.
 
-Figures use Matplotlib's object-oriented interface, which needs no display and leaves the caller's
-`pyplot` alone. Colours run along perceptually uniform scales that colour-blind readers can follow.
+They use Matplotlib's object-oriented interface, which needs no display and leaves the caller's
+`pyplot` alone. Colour scales are perceptually uniform and safe for colour-blind readers.
 """
 
 import csv
@@ -26,13 +26,13 @@ _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#555555"
 def confusion_matrix_png(
     matrix: np.ndarray, class_names: Sequence[str], path: PathLike, title: str
 ) -> None:
-    """Draws a confusion matrix, each row coloured and labelled by its shares.
+    """Draw a confusion matrix, coloured and labelled by the shares of each row.
 
     Args:
-      matrix: [K, K] counts, rows the true and columns the predicted class.
+      matrix: [K, K] counts; rows are true classes, columns predicted ones.
       class_names: K names.
       path: the PNG to write.
-      title: above the figure.
+      title: shown above the figure.
 
     Raises:
       ValueError: the matrix is not square or the names do not fit it.
@@ -40,7 +40,7 @@ def confusion_matrix_png(
     matrix = _counts(matrix, class_names)
     K = len(matrix)
     images = matrix.sum(axis=1, keepdims=True)
-    # An absent class has no shares; its row stays blank.
+    # The row of an absent class stays blank.
     shares = np.divide(matrix, images, out=np.full(matrix.shape, np.nan), where=images > 0)
 
     figure = _figure(1.9 + 0.85 * K, 1.3 + 0.85 * K)
@@ -73,7 +73,7 @@ def confusion_matrix_png(
 
 
 def confusion_matrix_csv(matrix: np.ndarray, class_names: Sequence[str], path: PathLike) -> None:
-    """Writes the counts of a confusion matrix with a header row; arguments as for the PNG."""
+    """Write the counts of a confusion matrix with a header row; arguments as for the PNG."""
     matrix = _counts(matrix, class_names)
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -83,16 +83,26 @@ def confusion_matrix_csv(matrix: np.ndarray, class_names: Sequence[str], path: P
         )
 
 
-def curves_png(records: Sequence[Mapping[str, Any]], path: PathLike) -> None:
-    """Draws how loss, accuracy and learning rate went over the epochs of a run.
+def write_confusion(
+    matrix: np.ndarray, class_names: Sequence[str], stem: PathLike, title: str
+) -> None:
+    """Write a confusion matrix as `stem`.png and `stem`.csv, its accuracy behind the title."""
+    title = f"{title}: {np.trace(matrix) / matrix.sum():.2%}"
+    confusion_matrix_png(matrix, class_names, f"{os.fspath(stem)}.png", title)
+    confusion_matrix_csv(matrix, class_names, f"{os.fspath(stem)}.csv")
 
-    The best epoch, the last with the highest validation accuracy, is marked.
+
+def curves_png(
+    records: Sequence[Mapping[str, Any]], path: PathLike, best_epoch: int | None = None
+) -> None:
+    """Draw loss, accuracy and learning rate over the epochs of a run, and mark the best epoch.
 
     Args:
       records: one per epoch, with `epoch` and any of `train_loss`, `validation_loss`,
-        `train_accuracy`, `validation_accuracy` (in [0, 1]) and `learning_rate`; what a record
-        lacks, or has as None, is left out.
+        `train_accuracy`, `validation_accuracy` (in [0, 1]) and `learning_rate`; missing values and
+        None are left out.
       path: the PNG to write.
+      best_epoch: the epoch to mark; by default the last one with the highest validation accuracy.
 
     Raises:
       ValueError: there is no record.
@@ -101,12 +111,9 @@ def curves_png(records: Sequence[Mapping[str, Any]], path: PathLike) -> None:
         raise ValueError("There is no epoch to draw.")
     epochs = np.array([int(record["epoch"]) for record in records])
     rates = _column(records, "learning_rate")
-    validation = _column(records, "validation_accuracy")
-
     panels = 2 if np.isnan(rates).all() else 3
     figure = _figure(8, 2.6 * panels)
-    heights = [3, 3, 1.4][:panels]
-    axes = figure.subplots(panels, sharex=True, squeeze=True, height_ratios=heights)
+    axes = figure.subplots(panels, sharex=True, squeeze=True, height_ratios=[3, 3, 1.4][:panels])
     for panel, quantity, scale in ((axes[0], "loss", 1), (axes[1], "accuracy", 100)):
         for part, colour in (("train", _BLUE), ("validation", _ORANGE)):
             values = scale * _column(records, f"{part}_{quantity}")
@@ -119,21 +126,7 @@ def curves_png(records: Sequence[Mapping[str, Any]], path: PathLike) -> None:
         axes[2].set_ylabel("learning rate")
         axes[2].set_ylim(bottom=0)
         axes[2].ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
-    if not np.isnan(validation).all():
-        best = int(np.flatnonzero(validation == np.nanmax(validation))[-1])
-        for panel in axes:
-            panel.axvline(epochs[best], color=_GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-        axes[1].plot(
-            epochs[best],
-            100 * validation[best],
-            marker="o",
-            markersize=7,
-            color=_ORANGE,
-            markeredgecolor="white",
-            linestyle="none",
-            zorder=4,
-            label=f"best: {100 * validation[best]:.2f} % at epoch {epochs[best]}",
-        )
+    _mark_best(axes, epochs, _column(records, "validation_accuracy"), best_epoch)
     for panel in axes:
         panel.grid(color="lightgrey", linewidth=0.5)
         panel.spines[["top", "right"]].set_visible(False)
@@ -146,6 +139,30 @@ def curves_png(records: Sequence[Mapping[str, Any]], path: PathLike) -> None:
     figure.savefig(path)
 
 
+def _mark_best(
+    axes: Sequence[Axes], epochs: np.ndarray, accuracy: np.ndarray, best_epoch: int | None
+) -> None:
+    """Draw a line through all panels and a point in the second one at the best epoch."""
+    if np.isnan(accuracy).all():
+        return
+    best = int(np.flatnonzero(accuracy == np.nanmax(accuracy))[-1])
+    if best_epoch is not None:
+        best = int(np.flatnonzero(epochs == best_epoch)[0])
+    for panel in axes:
+        panel.axvline(epochs[best], color=_GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    axes[1].plot(
+        epochs[best],
+        100 * accuracy[best],
+        marker="o",
+        markersize=7,
+        color=_ORANGE,
+        markeredgecolor="white",
+        linestyle="none",
+        zorder=4,
+        label=f"best: {100 * accuracy[best]:.2f} % at epoch {epochs[best]}",
+    )
+
+
 def regions_png(
     maps: np.ndarray,
     faces: np.ndarray,
@@ -153,16 +170,16 @@ def regions_png(
     path: PathLike,
     title: str,
 ) -> None:
-    """Draws one importance map per expression over that expression's mean face.
+    """Draw the importance map of each class over the mean face of that class.
 
-    All maps share one colour scale, from 0 to the largest importance of any of them.
+    All maps share one colour scale, from 0 to the largest importance.
 
     Args:
-      maps: [K, H, W], not negative; NaN for an expression without an image, which is drawn empty.
-      faces: [K, H, W] the mean faces, grey in [0, 1].
+      maps: [K, H, W], not negative; NaN for a class without an image, which is drawn empty.
+      faces: [K, H, W] mean faces, grey in [0, 1].
       class_names: K names.
       path: the PNG to write.
-      title: above the figure.
+      title: shown above the figure.
 
     Raises:
       ValueError: the shapes do not fit or no map has a value.
@@ -203,15 +220,15 @@ def robustness_png(
     path: PathLike,
     title: str,
 ) -> None:
-    """Draws accuracy against the amount of each change, a line a network and a panel a change.
+    """Draw accuracy against the amount of each change: one panel per change, one line per network.
 
-    A line is the mean over the network's runs, its bars their standard deviation.
+    A line is the mean over the network's runs; error bars are standard deviations.
 
     Args:
       curves: for each network, for each change, accuracies [runs, amounts] in [0, 1].
       amounts: shares in [0, 1].
       path: the PNG to write.
-      title: above the figure.
+      title: shown above the figure.
     """
     changes = list(next(iter(curves.values())))
     figure = _figure(3.4 * len(changes), 3.8)
@@ -234,35 +251,10 @@ def robustness_png(
         panel.grid(color="lightgrey", linewidth=0.5)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("accuracy (%)")
-    # Below the panels: names are as long as the user's folders, and hide no curve there.
+    # Below the panels, where long folder names hide no curve.
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False)
     figure.savefig(path)
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table, its columns padded so that the source reads as a table too.
-
-    Args:
-      header: the column titles.
-      rows: one cell per column each, written as `str` gives it; the first column is aligned left,
-        the others right.
-
-    Raises:
-      ValueError: a row is longer or shorter than the header.
-    """
-    lines = [[str(cell).replace("|", "\\|") for cell in row] for row in (header, *rows)]
-    for line in lines:
-        if len(line) != len(header):
-            raise ValueError(f"Expected {len(header)} cells, got {len(line)}: {line}.")
-    widths = [max(3, *(len(cell) for cell in column)) for column in zip(*lines, strict=True)]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-
-    def join(line: Sequence[str]) -> str:
-        rest = (cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))
-        return "| " + " | ".join([line[0].ljust(widths[0]), *rest]) + " |\n"
-
-    return "".join(join(line) for line in [lines[0], rule, *lines[1:]])
 
 
 def _counts(matrix: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
@@ -273,16 +265,16 @@ def _counts(matrix: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
 
 
 def _column(records: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
-    """One figure of every record as floats, NaN where it is missing or None."""
+    """Return one field of every record as floats, NaN where it is missing or None."""
     return np.array([record.get(key) for record in records], np.float64)
 
 
 def _line(axes: Axes, epochs: np.ndarray, values: np.ndarray, colour: str, label: str) -> None:
-    known = ~np.isnan(values)  # Validation may run only every few epochs: no gaps in its line.
+    known = ~np.isnan(values)  # validation may run only every few epochs; draw its line unbroken
     marker = "o" if known.sum() == 1 else None
     axes.plot(epochs[known], values[known], color=colour, label=label, marker=marker)
 
 
 def _figure(width: float, height: float) -> Figure:
-    """An empty figure of `width` x `height` inches."""
+    """Create an empty figure of `width` x `height` inches."""
     return Figure((width, height), dpi=_DPI, layout="constrained", facecolor="white")

@@ -1,6 +1,7 @@
-"""The paper's region figure of a trained network, and its maps scored against the truth."""
+"""The paper's region figure of a trained network, and scores of its maps against known regions."""
 
 import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import scipy.ndimage
 import scipy.stats
 from flax import nnx
+from tqdm import tqdm
 
 from deep_emotion_jax.attribution import (
     LogitsFn,
@@ -22,10 +24,10 @@ from deep_emotion_jax.attribution import (
 )
 from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.evaluation import figures
-from deep_emotion_jax.nn.logits import assemble, make_logits, split_model
-from deep_emotion_jax.nn.model import DeepEmotion
+from deep_emotion_jax.nn.logits import predict_logits
 
 FACES_PER_CLASS = 50
+BLOCK = 32  # faces per call of a compiled program; the same for all, so that it is compiled once
 METHODS = (
     "label flips",
     "label flips, black squares",
@@ -35,15 +37,14 @@ METHODS = (
     "edges",
     "random",
 )
-"""The first three hide 8 x 8 squares, under blur or, as the paper does, in black. The last three
-are baselines that have not seen the network; the gradients begin with the first of them, which is
-the face less its blurred form."""
+"""The first three hide 8 x 8 squares, by blur or, as in the paper, in black. The last three are
+baselines that do not use the network. "detail" is the face minus its blurred form, with which the
+gradients are multiplied."""
 
 
-def correct_faces(model: DeepEmotion, faces: Split, num_classes: int) -> np.ndarray:
-    """Places of the first `FACES_PER_CLASS` correctly named faces of each expression."""
-    logits = jax.jit(make_logits(model))(*split_model(model), faces.images)
-    right = np.asarray(logits).argmax(-1) == faces.labels
+def correct_faces(model: nnx.Module, faces: Split, num_classes: int) -> np.ndarray:
+    """Return the places of the first `FACES_PER_CLASS` correctly classified faces of each class."""
+    right = predict_logits(model, faces.images).argmax(-1) == faces.labels
     found = [
         np.flatnonzero(right & (faces.labels == label))[:FACES_PER_CLASS]
         for label in range(num_classes)
@@ -51,8 +52,8 @@ def correct_faces(model: DeepEmotion, faces: Split, num_classes: int) -> np.ndar
     return np.concatenate(found)
 
 
-def importance(model: DeepEmotion, faces: Split, method: str) -> np.ndarray:
-    """Importance maps [N, 48, 48] of all faces by one of `METHODS`."""
+def importance(model: nnx.Module, faces: Split, method: str) -> np.ndarray:
+    """Return importance maps [N, 48, 48] of all faces by one of `METHODS`."""
     images = faces.images.astype(np.float32) / 255
     if method == "random":
         return np.random.default_rng(0).random(images.shape[:3], np.float32)
@@ -62,21 +63,36 @@ def importance(model: DeepEmotion, faces: Split, method: str) -> np.ndarray:
         return np.abs(images - blurred(images))[..., 0]
     graph, weights = nnx.split(model)
     logits = _logits_fn(graph)
-    if method == "gradient":
-        return gradient_maps(logits, weights, images, faces.labels)
-    return occlusion_maps(
-        logits,
-        weights,
-        images,
-        faces.labels,
-        fill=0.0 if "black" in method else blurred(images),
-        mode="flip" if "flips" in method else "drop",
-    )
+
+    def maps(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        if method == "gradient":
+            return gradient_maps(logits, weights, images, labels)
+        fill = 0.0 if "black" in method else blurred(images)
+        mode: Any = "flip" if "flips" in method else "drop"
+        return occlusion_maps(logits, weights, images, labels, fill=fill, mode=mode)
+
+    return _in_blocks(maps, images, faces.labels, method)
+
+
+def _in_blocks(
+    maps: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    images: np.ndarray,
+    labels: np.ndarray,
+    title: str,
+) -> np.ndarray:
+    """Compute maps of `BLOCK` faces at a time, with a progress bar on a terminal."""
+    found = []
+    for first in tqdm(
+        range(0, len(images), BLOCK), title, unit=" blocks", disable=None, leave=False
+    ):
+        places = np.minimum(np.arange(first, first + BLOCK), len(images) - 1)
+        found.append(maps(images[places], labels[places]))
+    return np.concatenate(found)[: len(images)]
 
 
 @functools.cache
 def _logits_fn(graph: nnx.GraphDef[Any]) -> LogitsFn:
-    """One function for all networks of one structure, so that `explain` compiles once for them."""
+    """Return one function for all networks of one structure, so that it is compiled once."""
 
     def logits(weights: Any, images: jax.Array) -> jax.Array:
         return nnx.merge(graph, weights)(images)
@@ -85,12 +101,12 @@ def _logits_fn(graph: nnx.GraphDef[Any]) -> LogitsFn:
 
 
 def write_regions(
-    model: DeepEmotion, faces: Split, class_names: list[str], title: str, path: Path
+    model: nnx.Module, faces: Split, class_names: Sequence[str], title: str, path: Path
 ) -> None:
-    """Draws the paper's figure: the averaged occlusion map of each expression.
+    """Draw the paper's figure: the average occlusion map of each class.
 
-    Only correctly named faces have a say, since nothing can become wrong in others. Nothing is
-    drawn where no face is named correctly.
+    Only correctly classified faces count, since no others can become wrong. Draws nothing if there
+    is none.
     """
     shown = faces.select(correct_faces(model, faces, len(class_names)))
     if not len(shown.labels):
@@ -101,51 +117,46 @@ def write_regions(
         average_by_class(shown.images[..., 0] / 255, shown.labels, len(class_names)),
         class_names,
         path,
-        f"Where blurring an 8 x 8 square changes the answer ({title})",
+        f"Where blurring an 8 x 8 square changes the prediction ({title})",
     )
 
 
 def write_telling_faces(
-    model: DeepEmotion, faces: Split, class_names: list[str], title: str, path: Path
+    model: nnx.Module, faces: Split, class_names: Sequence[str], title: str, path: Path
 ) -> None:
-    """Draws of each expression the face in which one hidden square costs the most probability."""
+    """Draw of each class the face whose probability drops most when one square is hidden."""
     shown = faces.select(correct_faces(model, faces, len(class_names)))
     if not len(shown.labels):
         return
     maps = importance(model, shown, "probability drop")
     peaks = maps.max((1, 2))
-    best = np.array(
-        [
-            label in shown.labels and np.where(shown.labels == label, peaks, -1).argmax()
-            for label in range(len(class_names))
-        ]
-    )
-    present = np.isin(np.arange(len(class_names)), shown.labels)[:, None, None]
-    figures.regions_png(
-        np.where(present, maps[best], np.nan),
-        shown.images[best, ..., 0] / 255,
-        class_names,
-        path,
-        f"The face that hangs most on one place ({title})",
-    )
+    best_maps = np.full((len(class_names), *maps.shape[1:]), np.nan, np.float32)
+    best_faces = np.zeros_like(best_maps)
+    for label in np.unique(shown.labels):
+        best = np.where(shown.labels == label, peaks, -1).argmax()
+        best_maps[label] = maps[best]
+        best_faces[label] = shown.images[best, ..., 0] / 255
+    heading = f"The face of each class that depends most on one square ({title})"
+    figures.regions_png(best_maps, best_faces, class_names, path, heading)
 
 
-def truth_scores(model: DeepEmotion, faces: Split, num_classes: int) -> dict[str, dict[str, Any]]:
-    """How well each of `METHODS` finds the regions that truly show the expression.
+def truth_scores(model: nnx.Module, faces: Split, num_classes: int) -> dict[str, dict[str, Any]]:
+    """Score how well each of `METHODS` finds the regions that show the expression.
 
     Args:
       model: the network.
-      faces: with their evidence; the correctly named ones that show anything (a neutral face does
-        not) count.
+      faces: with their evidence. The correctly classified ones that show an expression count (a
+        neutral face shows none).
       num_classes: K.
 
     Returns:
-      For each method the mean `mass_inside` and `pointing_hit` over all these faces, so that
-      methods compare: a map that is zero everywhere finds nothing and counts as 0. Then the
-      share `mapped` of the other maps, and `after_shuffling`: the rank correlation with the maps
-      of the same network with shuffled weights, which is near 1 for maps that say nothing about
-      the network (None for label flips: shuffled weights name no face). Under "chance": the
-      number of faces, and the share of the image that shows the expression.
+      For each method:
+        mass_inside, pointing_hit: means over these faces; a map that is zero counts as 0.
+        mapped: the share of maps that are not zero everywhere.
+        after_shuffling: rank correlation with the maps of the same network with shuffled weights.
+          Near 1, the maps say nothing about the network. None for label flips, because a network
+          with shuffled weights classifies no face correctly.
+      Under "chance": the number of faces, and the share of the image that shows the expression.
     """
     assert faces.evidence is not None
     chosen = correct_faces(model, faces, num_classes)
@@ -169,26 +180,27 @@ def truth_scores(model: DeepEmotion, faces: Split, num_classes: int) -> dict[str
 
 
 def _similarity(maps: np.ndarray, others: np.ndarray) -> float:
-    """Mean rank correlation of maps [N, H, W] in pairs, in [-1, 1]."""
+    """Return the mean rank correlation of pairs of maps [N, H, W], in [-1, 1]."""
     pairs = zip(maps.reshape(len(maps), -1), others.reshape(len(maps), -1), strict=True)
     varied = [(a, b) for a, b in pairs if np.ptp(a) > 0 and np.ptp(b) > 0]
     return float(np.mean([scipy.stats.spearmanr(a, b).statistic for a, b in varied] or [0.0]))
 
 
-def shuffled(model: DeepEmotion, seed: int) -> DeepEmotion:
-    """The network with the numbers of each weight array in random order: a sanity check of maps.
+def shuffled(model: nnx.Module, seed: int) -> nnx.Module:
+    """Return the network with the numbers of each weight array in random order.
 
-    After Adebayo et al., "Sanity Checks for Saliency Maps" (NeurIPS 2018): maps that do not change
-    with it say nothing about the network.
+    A sanity check after Adebayo et al., "Sanity Checks for Saliency Maps" (NeurIPS 2018): maps that
+    do not change with it say nothing about the network.
     """
-    params, stats = split_model(model)
+    graph = nnx.graphdef(model)
+    params, rest = nnx.state(model, nnx.Param, nnx.Not(nnx.Param))
     leaves, structure = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(seed), len(leaves))
     mixed = [
-        jax.random.permutation(key, jnp.ravel(leaf)).reshape(leaf.shape)
+        jax.random.permutation(key, jnp.ravel(leaf)).reshape(jnp.shape(leaf))
         for key, leaf in zip(keys, leaves, strict=True)
     ]
-    return assemble(model, jax.tree.unflatten(structure, mixed), stats)
+    return nnx.merge(graph, jax.tree.unflatten(structure, mixed), rest)
 
 
 def _edges(image: np.ndarray) -> np.ndarray:

@@ -1,11 +1,10 @@
-"""What a finished run leaves in its folder: summary, confusion matrices, curves, region maps."""
+"""The files that a finished run writes: summary, weights, confusion matrices, curves, regions."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -15,131 +14,154 @@ from deep_emotion_jax.evaluation import figures, metrics
 from deep_emotion_jax.evaluation.health import check_health
 from deep_emotion_jax.evaluation.regions import write_regions
 from deep_emotion_jax.files import write_json
-from deep_emotion_jax.nn.logits import assemble, make_logits, split_model
+from deep_emotion_jax.nn.logits import predict_logits
 from deep_emotion_jax.nn.model import DeepEmotion, count_parameters
 from deep_emotion_jax.nn.weights import save_model
-from deep_emotion_jax.training.selection import describe_rule
-from deep_emotion_jax.training.validation import RunState
 
 HEALTH_FACES = 300
+Scores = dict[str, list[metrics.Metrics]]
+"""Split ("validation" or "test") -> the scores of every run."""
 
 
-def write_results(
-    models: Sequence[DeepEmotion],
-    state: RunState,
-    records: list[dict[str, Any]],
-    data: Split,
-    runs: Sequence[Run],
-    class_names: list[str],
-    config: ConfigDict,
-    provenance: dict[str, Any],
-    workdir: Path,
-) -> None:
-    """Evaluates the best weights of every run and writes the report.
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """What training hands over for the report.
 
-    The test examples, where there are any, are read here for the first time, once.
+    Attributes:
+      models: the network of every run, with the weights to be reported.
+      best_epochs: the epoch of these weights, for every run.
+      chosen_by: how these weights were chosen, in words, for every run.
+      records: per epoch one record of every run, in the order of `runs`.
+      data: all examples; the folds index them.
+      runs: fold and seed of every run.
+      class_names: names of the K classes.
+      config: the settings of the experiment.
+      provenance: see `workdir.provenance`.
+      workdir: the folder to write to.
     """
-    program = jax.jit(make_logits(models[0]))
-    (workdir / "weights").mkdir(exist_ok=True)
-    trained = _best_models(models, state)
-    entries: list[dict[str, Any]] = []
-    scores: dict[str, list[metrics.Metrics]] = {"validation": [], "test": []}
-    for i, run in enumerate(runs):
-        some = run.fold.train[:: max(1, len(run.fold.train) // HEALTH_FACES)]
-        health = check_health(trained[i], data.images[some])
-        collapsed = _collapsed(records[i - len(runs)], data.labels[run.fold.train])
-        entry: dict[str, Any] = {
-            "name": run.name,
-            "seed": run.seed,
-            "best_epoch": int(state.best_epoch[i]),
-            "chosen": describe_rule(len(run.fold.validation)),
-            "problem": collapsed or health.problem,
-            "dead_units": health.dead,
-            "theta": health.theta and health.theta._asdict(),
-            "examples": {part: len(getattr(run.fold, part)) for part in ("train", *scores)},
-        }
-        for part in scores:
-            index = getattr(run.fold, part)
-            if len(index):
-                logits = np.asarray(program(*split_model(trained[i]), data.images[index]))
-                scores[part].append(metrics.evaluate(logits, data.labels[index]))
-                entry[part] = scores[part][-1].to_json()
-        entries.append(entry)
-        about = {
-            "run": run.name,
-            "commit": provenance["commit"],
-            "validation": entry["validation"]["accuracy"],
-        }
-        save_model(
-            workdir / "weights" / f"{run.name}.safetensors",
-            trained[i],
-            config.model.to_dict(),
-            class_names,
-            about,
-        )
+
+    models: Sequence[DeepEmotion]
+    best_epochs: Sequence[int]
+    chosen_by: Sequence[str]
+    records: Sequence[dict[str, Any]]
+    data: Split
+    runs: Sequence[Run]
+    class_names: Sequence[str]
+    config: ConfigDict
+    provenance: Mapping[str, Any]
+    workdir: Path
+
+
+def write_results(results: Results) -> None:
+    """Evaluate every run and write the report.
+
+    The test examples, if there are any, are read here and nowhere before.
+    """
+    (results.workdir / "weights").mkdir(exist_ok=True)
+    scores: Scores = {"validation": [], "test": []}
+    entries = [_evaluate_run(results, i, scores) for i in range(len(results.runs))]
     scores = {part: found for part, found in scores.items() if found}
-
-    for part, found in scores.items():
-        matrix = np.sum([score.confusion_matrix for score in found], axis=0)
-        title = f"{config.dataset} {part}: {np.trace(matrix) / matrix.sum():.2%}"
-        figures.confusion_matrix_png(matrix, class_names, workdir / f"confusion_{part}.png", title)
-        figures.confusion_matrix_csv(matrix, class_names, workdir / f"confusion_{part}.csv")
-    figures.curves_png(_mean_over_runs(records, len(runs)), workdir / "curves.png")
-    shown = "test" if "test" in scores else "validation"
-    faces = data.select(getattr(runs[0].fold, shown))
-    write_regions(trained[0], faces, class_names, shown, workdir / "regions.png")
-
+    _draw(results, scores)
     accuracies = {
         part: metrics.mean_and_interval([score.accuracy for score in found])
         for part, found in scores.items()
     }
-    seconds = sum(record["seconds"] for record in records[:: len(runs)])
-    passed = sum(len(run.fold.train) for run in runs) * len(records) / len(runs)
-    summary = {
-        "dataset": config.dataset,
-        "dataset_config": config.dataset_config,
-        "protocol": config.protocol,
-        "classes": class_names,
-        "parameters": count_parameters(models[0]),
-        "accuracy": {part: summary.mean for part, summary in accuracies.items()},
-        "over_runs": {part: dataclasses.asdict(summary) for part, summary in accuracies.items()},
-        "runs": entries,
-        "seconds": seconds,
-        "images_per_second": passed / seconds,
-        **{key: value for key, value in provenance.items() if key != "runs"},
-    }
-    write_json(workdir / "summary.json", summary)
+    summary = _summary(results, entries, accuracies)
+    write_json(results.workdir / "summary.json", summary)
     for part, found in scores.items():
         print(_sentence(part, found, accuracies[part]))
     for entry in entries:
         if entry["problem"]:
             print(f"warning: {entry['name']}: {entry['problem']}")
-    print(f"results in {workdir}: summary.json, weights/, confusion_*.png, curves.png, regions.png")
+    files = "summary.json, weights/, confusion_*.png, curves.png, regions.png"
+    print(f"results in {results.workdir}: {files}")
 
 
-def _best_models(models: Sequence[DeepEmotion], state: RunState) -> list[DeepEmotion]:
-    def best(i: int) -> tuple[Any, Any]:
-        return jax.tree.map(lambda leaf: leaf[i], (state.best_params, state.best_stats))
+def _evaluate_run(results: Results, i: int, scores: Scores) -> dict[str, Any]:
+    """Score one run, save its weights, add to `scores`, and return its entry of the summary."""
+    run, model, data = results.runs[i], results.models[i], results.data
+    some = run.fold.train[:: max(1, len(run.fold.train) // HEALTH_FACES)]
+    health = check_health(model, data.images[some])
+    last = results.records[i - len(results.runs)]
+    entry: dict[str, Any] = {
+        "name": run.name,
+        "seed": run.seed,
+        "best_epoch": int(results.best_epochs[i]),
+        "chosen": results.chosen_by[i],
+        "problem": _collapsed(last, data.labels[run.fold.train]) or health.problem,
+        "dead_units": health.dead,
+        "theta": health.theta and health.theta._asdict(),
+        "examples": {part: len(getattr(run.fold, part)) for part in ("train", *scores)},
+    }
+    for part in scores:
+        index = getattr(run.fold, part)
+        if len(index):
+            logits = predict_logits(model, data.images[index])
+            scores[part].append(metrics.evaluate(logits, data.labels[index]))
+            entry[part] = scores[part][-1].to_json()
+    about = {
+        "run": run.name,
+        "commit": results.provenance["commit"],
+        "validation": entry["validation"]["accuracy"],
+    }
+    path = results.workdir / "weights" / f"{run.name}.safetensors"
+    save_model(path, model, results.config.model.to_dict(), results.class_names, about)
+    return entry
 
-    return [assemble(model, *best(i)) for i, model in enumerate(models)]
 
-
-def _collapsed(last: dict[str, Any], labels: np.ndarray) -> str | None:
-    """What to do if a run ended no better on its training images than the commonest class."""
+def _collapsed(last: Mapping[str, Any], labels: np.ndarray) -> str | None:
+    """Return the advice for a run that ended no better than the most frequent class."""
     if last["train_accuracy"] > np.bincount(labels).max() / len(labels) + 0.02:
         return None
     return (
-        "collapsed: it fits its own training images no better than naming the commonest class; "
-        "lower recipe.learning_rate or change the seed"
+        "collapsed: its training accuracy is no better than always predicting the most frequent "
+        "class; lower recipe.learning_rate or change the seed"
     )
 
 
-def _mean_over_runs(records: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+def _draw(results: Results, scores: Scores) -> None:
+    """Draw confusion matrices over all runs, the mean learning curves, and the first run's maps."""
+    workdir, count = results.workdir, len(results.runs)
+    for part, found in scores.items():
+        matrix = np.sum([score.confusion_matrix for score in found], axis=0)
+        title = f"{results.config.dataset} {part}"
+        figures.write_confusion(matrix, results.class_names, workdir / f"confusion_{part}", title)
+    best_epoch = int(results.best_epochs[0]) if count == 1 else None
+    figures.curves_png(_mean_over_runs(results.records, count), workdir / "curves.png", best_epoch)
+    shown = "test" if "test" in scores else "validation"
+    faces = results.data.select(getattr(results.runs[0].fold, shown))
+    path = workdir / "regions.png"
+    write_regions(results.models[0], faces, list(results.class_names), shown, path)
+
+
+def _mean_over_runs(records: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
     epochs = [records[i : i + count] for i in range(0, len(records), count)]
     return [
         {name: np.mean([record[name] for record in epoch]) for name in epoch[0] if name != "run"}
         for epoch in epochs
     ]
+
+
+def _summary(
+    results: Results, entries: list[dict[str, Any]], accuracies: Mapping[str, metrics.Summary]
+) -> dict[str, Any]:
+    """Return what summary.json holds."""
+    config, records, count = results.config, results.records, len(results.runs)
+    seconds = sum(record["seconds"] for record in records[::count])
+    images = sum(len(run.fold.train) for run in results.runs) * len(records) / count
+    return {
+        "dataset": config.dataset,
+        "dataset_config": config.dataset_config,
+        "protocol": config.protocol,
+        "classes": list(results.class_names),
+        "parameters": count_parameters(results.models[0]),
+        "accuracy": {part: summary.mean for part, summary in accuracies.items()},
+        "over_runs": {part: dataclasses.asdict(summary) for part, summary in accuracies.items()},
+        "runs": entries,
+        "seconds": seconds,
+        "images_per_second": images / seconds,
+        **{key: value for key, value in results.provenance.items() if key != "runs"},
+    }
 
 
 def _sentence(part: str, scores: list[metrics.Metrics], over_runs: metrics.Summary) -> str:

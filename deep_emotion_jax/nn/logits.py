@@ -36,7 +36,7 @@ def make_logits(model: nnx.Module) -> Callable[[Pytree, Pytree, jax.Array], jax.
     uint8 images are scaled to [0, 1]. A micro-batch is evaluated at a time; the last one is padded,
     and the logits of the padding are dropped, so every image counts exactly once.
     """
-    return lambda params, stats, images: _in_batches(assemble(model, params, stats), images)
+    return lambda params, stats, images: batched_logits(assemble(model, params, stats), images)
 
 
 def predict_logits(model: nnx.Module, images: np.ndarray, *, flip: bool = False) -> np.ndarray:
@@ -60,10 +60,11 @@ def predict_logits(model: nnx.Module, images: np.ndarray, *, flip: bool = False)
 
 @partial(jax.jit, static_argnums=0)
 def _program(graphdef: nnx.GraphDef, state: nnx.State, images: jax.Array) -> jax.Array:
-    return _in_batches(nnx.merge(graphdef, state), images)
+    return batched_logits(nnx.merge(graphdef, state), images)
 
 
-def _in_batches(model: Any, images: jax.Array) -> jax.Array:
+def batched_logits(model: Any, images: jax.Array) -> jax.Array:
+    """Returns logits [N, K] of images uint8 or float [N, H, W, C], a micro-batch at a time."""
     scale = 255 if images.dtype == jnp.uint8 else 1
     size = micro_batch_size(min(len(images), 512))
     padding = -len(images) % size

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from deep_emotion_jax.nn.logits import make_logits
+from deep_emotion_jax.nn.logits import assemble, make_logits
+from deep_emotion_jax.nn.model import DeepEmotion
 from deep_emotion_jax.training.epoch import TrainState, init_state, smoothed_cross_entropy
 from deep_emotion_jax.training.selection import Score, is_better
 
@@ -58,3 +59,12 @@ def make_validation(model: nnx.Module) -> Callable[..., tuple[RunState, jax.Arra
         return RunState(state.train, *kept), accuracy, loss
 
     return validate
+
+
+def best_models(models: Sequence[DeepEmotion], state: RunState) -> list[DeepEmotion]:
+    """Returns the network of every run with the weights that were chosen."""
+
+    def best(i: int) -> tuple[Any, Any]:
+        return jax.tree.map(lambda leaf: leaf[i], (state.best_params, state.best_stats))
+
+    return [assemble(model, *best(i)) for i, model in enumerate(models)]

@@ -107,6 +107,21 @@ def test_curves_take_the_last_of_equally_good_epochs(tmp_path, figures):
     assert any("at epoch 3" in line.get_label() for line in figures[0].axes[1].lines)
 
 
+def test_curves_mark_the_epoch_that_was_chosen(tmp_path, figures):
+    report.curves_png(_records(), tmp_path / "curves.png", best_epoch=3)
+    lines = {line.get_label(): line.get_xydata() for line in figures[0].axes[1].lines}
+    np.testing.assert_allclose(lines["best: 25.00 % at epoch 3"], [[3, 25]])
+
+
+def test_a_confusion_matrix_has_its_accuracy_in_the_title(tmp_path, figures):
+    report.write_confusion(MATRIX, NAMES, tmp_path / "confusion_test", "fer2013 test")
+    assert figures[0].axes[0].get_title() == "fer2013 test: 77.78%"
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "confusion_test.png",
+        "confusion_test.csv",
+    }
+
+
 def test_curves_leave_out_what_is_missing(tmp_path, figures):
     records = _records()
     for record in records:
@@ -175,15 +190,3 @@ def test_regions_of_a_network_that_ignores_the_face_are_drawn(tmp_path):
     maps = np.zeros((3, 8, 8))
     report.regions_png(maps, maps, NAMES, tmp_path / "regions.png", "Regions")
     _check_picture(tmp_path / "regions.png", 600, 400)
-
-
-def test_markdown_table_is_padded_and_escaped():
-    table = report.markdown_table(["dataset", "ours"], [["FER-2013", 58.4], ["a|b", None]])
-    assert table == (
-        "| dataset  | ours |\n| -------- | ---: |\n| FER-2013 | 58.4 |\n| a\\|b     | None |\n"
-    )
-
-
-def test_markdown_table_refuses_a_short_row():
-    with pytest.raises(ValueError, match="2 cells"):
-        report.markdown_table(["dataset", "ours"], [["FER-2013"]])

@@ -105,31 +105,44 @@ def test_opposite_gaps_cancel_within_a_bin_but_not_between_bins():
     assert metrics.evaluate(between, labels).calibration_error == pytest.approx((0.39 + 0.71) / 2)
 
 
-def test_bootstrap_interval_matches_the_normal_approximation():
+def _interval(correct, count):
+    predictions = (np.arange(count) >= correct).astype(int)
+    return metrics.evaluate(_logits(predictions, 7), np.zeros(count, int)).interval95
+
+
+def test_interval_matches_the_normal_approximation():
     count, accuracy = 3589, 0.7
-    labels = np.zeros(count, int)
-    predictions = (np.arange(count) >= round(accuracy * count)).astype(int)
-    low, high = metrics.evaluate(_logits(predictions, 7), labels).interval95
+    low, high = _interval(round(accuracy * count), count)
     reach = 1.96 * math.sqrt(accuracy * (1 - accuracy) / count)
     assert low == pytest.approx(accuracy - reach, abs=0.1 * reach)
     assert high == pytest.approx(accuracy + reach, abs=0.1 * reach)
 
 
-def test_bootstrap_agrees_with_resampling_the_images():
+def test_interval_agrees_with_resampling_the_images():
     rng = np.random.default_rng(0)
     correct = np.arange(200) < 130
     resampled = correct[rng.integers(200, size=(20000, 200))].mean(1)
-    interval = metrics.evaluate(_logits((~correct).astype(int), 2), np.zeros(200, int)).interval95
-    np.testing.assert_allclose(interval, np.percentile(resampled, [2.5, 97.5]), atol=0.011)
+    np.testing.assert_allclose(
+        _interval(130, 200), np.percentile(resampled, [2.5, 97.5]), atol=0.011
+    )
 
 
-def test_bootstrap_is_a_function_of_its_seed():
-    rng = np.random.default_rng(1)
-    logits, labels = rng.normal(size=(997, 3)), rng.integers(3, size=997)
-    first, again = (metrics.evaluate(logits, labels).interval95 for _ in range(2))
-    others = {metrics.evaluate(logits, labels, seed=s).interval95 for s in range(1, 6)}
-    assert first == again
-    assert len(others) > 1
+@pytest.mark.parametrize(("correct", "count"), [(9, 9), (0, 9), (8, 9), (1, 1), (130, 200)])
+def test_interval_is_wilsons(correct, count):
+    # The closed form of Wilson (1927), equation 4 of Brown, Cai & DasGupta (2001).
+    z, share = 1.959963984540054, correct / count
+    centre = (correct + z**2 / 2) / (count + z**2)
+    reach = (
+        z * math.sqrt(count) / (count + z**2) * math.sqrt(share * (1 - share) + z**2 / 4 / count)
+    )
+    assert _interval(correct, count) == pytest.approx((centre - reach, centre + reach))
+
+
+def test_an_interval_has_a_width_where_all_images_are_right_or_wrong():
+    low, high = _interval(9, 9)
+    assert low == pytest.approx(0.7009, abs=1e-4)
+    assert high == pytest.approx(1)
+    assert _interval(0, 9) == pytest.approx((1 - high, 1 - low))
 
 
 def test_extreme_logits_give_finite_figures():

@@ -1,0 +1,77 @@
+"""Tables as Markdown: cells, alignment, and the paper's results beside those of finished runs."""
+
+import json
+
+import pytest
+
+from deep_emotion_jax.errors import UserError
+from deep_emotion_jax.evaluation.tables import (
+    PAPER,
+    markdown_table,
+    mean_and_deviation,
+    results_table,
+)
+
+
+def write_summary(folder, name, **fields):
+    scores = {"mean": 0.5, "std": None, "count": 1, "interval95": None}
+    summary = {
+        "protocol": "official",
+        "over_runs": {"test": scores},
+        "runs": [{"test": {"interval95": [0.4, 0.6]}}],
+        **fields,
+    }
+    (folder / name).mkdir()
+    (folder / name / "summary.json").write_text(json.dumps(summary))
+
+
+def cells(table):
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+
+
+def test_markdown_table_is_padded_and_escaped():
+    table = markdown_table(["dataset", "ours"], [["FER-2013", 58.4], ["a|b", None]])
+    assert table == (
+        "| dataset   |   ours |\n"
+        "|:----------|-------:|\n"
+        "| FER-2013  |   58.4 |\n"
+        "| a\\|b      |   None |\n"
+    )
+
+
+def test_markdown_table_refuses_a_short_row():
+    with pytest.raises(ValueError, match="2 cells"):
+        markdown_table(["dataset", "ours"], [["FER-2013"]])
+
+
+def test_mean_and_deviation():
+    assert mean_and_deviation(0.637, 0.004, digits=1) == "63.7 ± 0.4"
+    assert mean_and_deviation(0.637, None, digits=2) == "63.70"
+
+
+def test_every_run_has_a_row_and_the_papers_datasets_come_first(tmp_path):
+    write_summary(tmp_path, "a", dataset="synthetic_faces", parameters=47_657)
+    write_summary(tmp_path, "b", dataset="fer2013", parameters=968_479)
+    write_summary(tmp_path, "c", dataset="fer2013", parameters=47_657)
+    write_summary(tmp_path, "d", dataset="folder")
+    rows = cells(results_table(tmp_path))
+    assert [row[0] for row in rows] == ["FER-2013", "FER-2013", "generated faces", "folder"]
+    assert [row[6] for row in rows] == ["968,479", "47,657", "47,657", ""]
+    assert [row[7] for row in rows] == ["b", "c", "a", "d"]
+    assert rows[0][:6] == ["FER-2013", "official split", "70.02", "50.00", "40.00 to 60.00", "1"]
+    assert rows[2][2] == "not given"
+
+
+def test_missing_runs_are_named_on_request(tmp_path):
+    write_summary(tmp_path, "mine", dataset="jaffe", protocol="subjects")
+    rows = cells(results_table(tmp_path, with_missing=True))
+    missing = {(row[0], row[1]) for row in rows if row[3] == "not run"}
+    assert len(rows) == 7
+    assert len(missing) == 6
+    assert ("JAFFE", "subject-independent") not in missing
+    assert {row[2] for row in rows} == {claim.accuracy for claim in PAPER} | {"not given"}
+
+
+def test_a_folder_without_runs_is_one_sentence(tmp_path):
+    with pytest.raises(UserError, match="no finished run"):
+        results_table(tmp_path)

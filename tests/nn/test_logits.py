@@ -1,0 +1,51 @@
+"""Logits of many images are those of each image alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from deep_emotion_jax.nn import logits as module
+from deep_emotion_jax.nn.logits import batched_logits, predict_logits
+from deep_emotion_jax.nn.model import DeepEmotion
+
+
+@pytest.fixture(scope="module")
+def model():
+    return DeepEmotion(rngs=nnx.Rngs(0))
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).integers(0, 256, (37, 48, 48, 1)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 17, 37])
+def test_every_image_counts_once(model, images, count):
+    expected = model(jnp.asarray(images[:count], jnp.float32) / 255)
+    found = predict_logits(model, images[:count])
+    assert found.shape == (count, 7)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_allclose(
+        predict_logits(model, images[:count] / np.float32(255)), found, atol=1e-4
+    )
+
+
+def test_flip_averages_probabilities(model, images):
+    single = [jax.nn.softmax(predict_logits(model, x)) for x in (images, images[:, :, ::-1])]
+    averaged = jax.nn.softmax(predict_logits(model, images, flip=True))
+    np.testing.assert_allclose(averaged, np.mean(single, 0), atol=1e-6)
+
+
+def test_networks_of_one_structure_share_a_program(model, images):
+    module._program.clear_cache()
+    for seed in range(2):
+        predict_logits(DeepEmotion(rngs=nnx.Rngs(seed)), images)
+    assert module._program._cache_size() == 1
+
+
+def test_the_size_of_a_micro_batch_changes_nothing(model, images, monkeypatch):
+    expected = batched_logits(model, jnp.asarray(images))
+    monkeypatch.setattr(module, "micro_batch_size", lambda size: size)
+    np.testing.assert_allclose(batched_logits(model, jnp.asarray(images)), expected, atol=1e-4)
