@@ -1,5 +1,6 @@
-"""Draws what was predicted: the boxes in the picture, and for every face a card that says why."""
+"""Annotated pictures: boxes around the faces, and a card per face that explains the prediction."""
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,13 @@ FACE = 160
 BARS = 230
 PAD = 12
 CARD = (3 * PAD + 2 * FACE + BARS, FACE + 40 + 2 * PAD)
-FONT = ImageFont.load_default(14)
+FONT_SIZE = 14
+# The height of the labels in the picture, as a share of its longer side.
+LABEL = 1 / 45
+# An annotated picture is at most so many times as wide as high, if its faces allow it.
+WIDEST = 4
+# The drop in probability that is drawn in full orange, if no place has a larger one.
+FULL_HEAT = 0.2
 # Okabe & Ito's colours, distinct in all common forms of colour blindness.
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#D55E00", "#CC79A7")
 REGION = "#56B4E9"
@@ -26,35 +33,53 @@ INK, PAPER, FAINT = "#222222", "#FFFFFF", "#D9D9D9"
 
 
 def draw(prediction: Prediction, maps: list[np.ndarray]) -> Image.Image:
-    """Draws a picture's faces.
+    """Draw a picture with numbered boxes and, beside or below it, one card per face.
 
-    Left the picture with numbered boxes. Right one card per face: what the network saw with the
-    sampler's region, the same under its importance map, and the probabilities.
+    A card shows what the network saw with the region that its sampler attends to, the same under
+    its importance map, and the probabilities.
 
     Args:
       prediction: the picture and its faces.
       maps: the importance of each face, [48, 48], not negative.
     """
     picture = with_boxes(prediction)
-    width, height = picture.size
-    rows = max(1, height // CARD[1])
-    columns = -(-len(prediction.faces) // rows)
-    size = (width + columns * CARD[0], max(height, min(rows, len(prediction.faces)) * CARD[1]))
+    size, corner, columns = _layout(picture.size, len(prediction.faces))
     canvas = Image.new("RGB", size, PAPER)
     canvas.paste(picture)
     for i, (face, importance) in enumerate(zip(prediction.faces, maps, strict=True)):
-        corner = (width + i // rows * CARD[0], i % rows * CARD[1])
-        canvas.paste(_card(f"{i + 1} {answer(face)}", face, importance, i), corner)
+        place = (corner[0] + i % columns * CARD[0], corner[1] + i // columns * CARD[1])
+        canvas.paste(_card(f"{i + 1} {answer(face)}", face, importance, i), place)
     return canvas
 
 
+def _layout(picture: tuple[int, int], faces: int) -> tuple[tuple[int, int], tuple[int, int], int]:
+    """Choose where the cards go: the layout with the least empty space that is not a strip.
+
+    Returns:
+      The size of the canvas, the corner of the first card, and the number of columns of cards.
+    """
+    width, height = picture
+    found = []
+    for columns in range(1, max(1, faces) + 1):
+        cards = (columns * CARD[0], -(-faces // columns) * CARD[1]) if faces else (0, 0)
+        beside = (width + cards[0], max(height, cards[1]))
+        below = (max(width, cards[0]), height + cards[1])
+        for (wide, high), corner, cost in ((beside, (width, 0), 1.0), (below, (0, height), 1.3)):
+            strip = max(0.0, max(wide / high, high / wide) - WIDEST)
+            # Beside the picture is preferred, if that is not much larger.
+            found.append(((strip, cost * wide * high), ((wide, high), corner, columns)))
+    return min(found)[1]
+
+
 def with_boxes(prediction: Prediction, largest: int = LARGEST) -> Image.Image:
-    """The picture with its faces in numbered boxes; its longer side `SMALLEST` to `largest`."""
+    """Draw the picture with numbered boxes; its longer side is `SMALLEST` to `largest` pixels."""
     picture = Image.fromarray(prediction.picture.pixels)
-    scale = float(np.clip(max(picture.size), SMALLEST, largest)) / max(picture.size)
+    longest = float(np.clip(max(picture.size), SMALLEST, largest))
+    scale = longest / max(picture.size)
     width, height = (max(1, round(length * scale)) for length in picture.size)
     picture = picture.resize((width, height))
     pen = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(max(FONT_SIZE, longest * LABEL))
     for i, face in enumerate(prediction.faces):
         left, top, side = (value * scale for value in face.box)
         colour = COLOURS[i % len(COLOURS)]
@@ -62,12 +87,14 @@ def with_boxes(prediction: Prediction, largest: int = LARGEST) -> Image.Image:
         _outline(pen, corners, colour)
         if face.region is not None:
             _outline(pen, [tuple(corner) for corner in face.region * scale], REGION, 1)
-        _tag(pen, (max(0, left), max(0, top - 20)), f"{i + 1} {answer(face)}", colour)
+        text = f"{i + 1} {answer(face)}"
+        right = width - font.getlength(text) - 3
+        _tag(pen, (max(3, min(left, right)), max(3, top - font.size - 6)), text, colour, font)
     return picture
 
 
 def with_region(face: Face, size: int) -> Image.Image:
-    """What the network saw, `size` pixels wide, with the outline of what its sampler attends to."""
+    """Draw what the network saw, `size` pixels wide, with the region its sampler attends to."""
     seen = Image.fromarray(face.pixels).convert("RGB").resize((size, size))
     if face.region is not None:
         inside = (face.region - face.box[:2]) / face.box.side * size
@@ -76,9 +103,10 @@ def with_region(face: Face, size: int) -> Image.Image:
 
 
 def with_importance(face: Face, importance: np.ndarray, size: int) -> Image.Image:
-    """What the network saw, `size` pixels wide, under its importance map.
+    """Draw what the network saw, `size` pixels wide, under its importance map.
 
-    Full orange is where blurring lowers the answer's probability most, however little that is.
+    Full orange marks the place where blurring lowers the probability of the answer most, if that is
+    by at least `FULL_HEAT`; a smaller drop is fainter.
 
     Args:
       face: the face.
@@ -86,77 +114,88 @@ def with_importance(face: Face, importance: np.ndarray, size: int) -> Image.Imag
       size: side of the image in pixels.
     """
     seen = Image.fromarray(face.pixels).convert("RGB").resize((size, size))
-    heat = importance / max(float(importance.max()), 1e-6)
+    heat = importance / max(float(importance.max()), FULL_HEAT)
     mask = Image.fromarray(np.rint(200 * heat).astype(np.uint8)).resize((size, size))
     return Image.composite(Image.new("RGB", seen.size, HEAT), seen, mask)
 
 
 def save(prediction: Prediction, maps: list[np.ndarray], path: Path) -> None:
-    """Writes `draw` as a PNG; makes the folder.
+    """Write `draw` as a JPEG or PNG, by the suffix of the path; make the folder if needed.
 
     Raises:
       UserError: if it cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draw(prediction, maps).save(path, "PNG")
+        draw(prediction, maps).save(path, quality=90)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def path_in(folder: Path, picture: Picture) -> Path:
-    """Where a picture's annotated form goes: different pictures never share a path.
+    """Return the path of a picture's annotated form; different pictures never share a path.
 
-    The picture's path from the working directory is mirrored below the folder, "a/b.jpg" as
-    "a/b.jpg.faces.png", so writing to the folder with the pictures harms none of them. One that
-    lies elsewhere goes to "(root)" with its absolute path.
+    The picture's path relative to the working directory is repeated below the folder: "a/b.png"
+    becomes "a/b.png.faces.png", so that no picture is overwritten, even if the folder is the
+    picture's own. A picture elsewhere goes to the folder itself, with a hash of its own folder:
+    "/photos/b.jpg" becomes "b.jpg.1a2b3c4d.faces.jpg". A JPEG becomes a JPEG, all others a PNG.
     """
     path = Path(os.path.relpath(picture.source))
+    frame = "" if picture.frame is None else f".{picture.frame:06}"
     if ".." in path.parts:
         path = Path(os.path.abspath(path))
-        path = "(root)" / path.relative_to(path.anchor)
-    frame = "" if picture.frame is None else f".{picture.frame:06}"
-    return folder / path.with_name(f"{path.name}{frame}.faces.png")
+        frame += f".{hashlib.sha256(os.fsencode(path.parent)).hexdigest()[:8]}"
+        path = Path(path.name)
+    suffix = ".jpg" if path.suffix.lower() in (".jpg", ".jpeg", ".jpe", ".jfif") else ".png"
+    return folder / path.with_name(f"{path.name}{frame}.faces{suffix}")
 
 
 def _card(title: str, face: Face, importance: np.ndarray, index: int) -> Image.Image:
     card = Image.new("RGB", CARD, PAPER)
     pen = ImageDraw.Draw(card)
-    _tag(pen, (PAD, PAD // 2), title, COLOURS[index % len(COLOURS)])
+    font = ImageFont.load_default(FONT_SIZE)
+    _tag(pen, (PAD, PAD // 2), title, COLOURS[index % len(COLOURS)], font)
     top = PAD + 22
     beside = PAD + FACE + PAD // 2
     card.paste(with_region(face, FACE), (PAD, top))
     card.paste(with_importance(face, importance, FACE), (beside, top))
-    # The colours are relative to the largest drop, so that one has to be said.
-    pen.text((beside, top + FACE + 2), f"blurred: up to {-importance.max():.0%}", INK, FONT)
+    # The colours are relative to the largest drop.
+    drop = f"blurring costs {100 * importance.max():.0f} points"
+    pen.text((beside, top + FACE + 2), drop, INK, font)
     if face.region is not None:
-        pen.text((PAD, top + FACE + 2), "where it attends", INK, FONT)
+        pen.text((PAD, top + FACE + 2), "attended region", INK, font)
 
     left = 2 * PAD + 2 * FACE + PAD // 2
     step = min(22.0, FACE / len(face.probabilities))
     for i, (name, probability) in enumerate(face.probabilities.items()):
         y = top + i * step
-        pen.text((left, y), name[:10], INK, FONT)
+        pen.text((left, y), name[:10], INK, font)
         pen.rectangle((left + 75, y + 3, left + 175, y + step - 3), FAINT)
         pen.rectangle((left + 75, y + 3, left + 75 + 100 * probability, y + step - 3), HEAT)
-        pen.text((left + 182, y), f"{probability:.0%}", INK, FONT)
+        pen.text((left + 182, y), f"{probability:.0%}", INK, font)
     return card
 
 
 def answer(face: Face) -> str:
-    """The expression and how probable it is, such as "happy 93%"."""
+    """Format the expression and its probability, such as "happy 93%"."""
     return f"{face.expression} {face.probabilities[face.expression]:.0%}"
 
 
 def _outline(
     pen: ImageDraw.ImageDraw, corners: Sequence[tuple[float, ...]], colour: str, width: int = 3
 ) -> None:
-    # Far outside nothing shows, and drawing would take long.
+    # Drawing far outside the picture takes long and shows nothing.
     near = [(min(max(x, -1e4), 1e4), min(max(y, -1e4), 1e4)) for x, y in corners]
     pen.line([*near, *near[:2]], fill=colour, width=width, joint="curve")
 
 
-def _tag(pen: ImageDraw.ImageDraw, corner: tuple[float, float], text: str, colour: str) -> None:
-    left, top, right, bottom = pen.textbbox(corner, text, FONT)
+def _tag(
+    pen: ImageDraw.ImageDraw,
+    corner: tuple[float, float],
+    text: str,
+    colour: str,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+) -> None:
+    left, top, right, bottom = pen.textbbox(corner, text, font)
     pen.rectangle((left - 3, top - 3, right + 3, bottom + 3), colour)
-    pen.text(corner, text, INK, FONT)
+    pen.text(corner, text, INK, font)

@@ -220,11 +220,13 @@ def test_weights_that_overflow_are_no_answer():
         Predictor(Trained(model, ("a", "b"), {}), whole_picture).predict(np.zeros((9, 9)))
 
 
+def drawn_face(box=Box(0, 0, 48), region=None):  # noqa: B008 (a named tuple)
+    shares = {"happy": 0.9, "sad": 0.1}
+    return Face(box, "happy", shares, region, np.full((48, 48), 99, np.uint8))
+
+
 def drawn(pixels, boxes, region=None):
-    faces = tuple(
-        Face(box, "happy", {"happy": 0.9, "sad": 0.1}, region, np.full((48, 48), 99, np.uint8))
-        for box in boxes
-    )
+    faces = tuple(drawn_face(box, region) for box in boxes)
     return drawing.draw(Prediction(Picture("a.png", pixels), faces), [np.eye(48) for _ in faces])
 
 
@@ -246,6 +248,34 @@ def test_any_picture_can_be_drawn(shape, count):
     assert image.width >= cards
 
 
+@pytest.mark.parametrize(
+    ("width", "height", "count"), [(1200, 600, 32), (275, 183, 4), (640, 480, 8), (1200, 600, 100)]
+)
+def test_an_annotated_crowd_is_no_strip(width, height, count):
+    boxes = [Box(10 + i, 10, 40) for i in range(count)]
+    image = drawn(np.full((height, width, 3), 90, np.uint8), boxes)
+    assert image.width <= 4 * image.height
+    assert image.height <= 4 * image.width
+
+
+def test_labels_grow_with_the_picture():
+    def label_rows(side):
+        image = np.asarray(drawn(np.zeros((side, side, 3), np.uint8), [Box(0, side / 2, side / 4)]))
+        return (image[: side // 2 - 4, :20] == (0xE6, 0x9F, 0x00)).all(-1).any(1).sum()
+
+    assert label_rows(1600) > 1.5 * label_rows(640) > 10
+
+
+def test_a_small_drop_is_drawn_faintly():
+    face = drawn_face()
+    strong, weak = (
+        np.asarray(drawing.with_importance(face, np.full((48, 48), drop), 48), int)[24, 24]
+        for drop in (0.4, 0.02)
+    )
+    grey = np.array([99] * 3)
+    assert np.abs(weak - grey).max() < 0.2 * np.abs(strong - grey).max()
+
+
 def test_no_two_pictures_share_a_path(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     sources = ["a.png", "a.jpg", "b/a.png", "../a.png", "/a.png", "webcam"]
@@ -253,6 +283,10 @@ def test_no_two_pictures_share_a_path(monkeypatch, tmp_path):
     paths |= {drawing.path_in(Path("out"), Picture("a.png", None, frame)) for frame in (0, 1)}
     assert len(paths) == len(sources) + 2
     assert all(path.parts[0] == "out" and ".." not in path.parts for path in paths)
+    outside = drawing.path_in(Path("out"), Picture("/photos/a.JPG", None))
+    assert outside.parent == Path("out")
+    assert outside.name.startswith("a.JPG.")
+    assert outside.name.endswith(".faces.jpg")
     # Not even with the pictures' own folder as the target is one of them overwritten.
     assert drawing.path_in(Path(), Picture("a.png", None)) == Path("a.png.faces.png")
 
