@@ -23,6 +23,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 from PIL import Image
 
+from deep_emotion_jax.data.decoding import Unreadable, decode, on_background
 from deep_emotion_jax.errors import UserError
 
 SIZE = 48
@@ -173,7 +174,7 @@ def check_totals(source: Path, found: Mapping[str, int], expected: Mapping[str, 
 
 
 def read_image(data: bytes, path: Path) -> np.ndarray:
-    """Decodes a JPEG, PNG or TIFF file.
+    """Decodes a picture of any kind, as prediction does.
 
     Args:
       data: the file's content.
@@ -183,30 +184,17 @@ def read_image(data: bytes, path: Path) -> np.ndarray:
       uint8, (H, W) if grey, (H, W, 3) if RGB, (H, W, 4) if RGBA.
 
     Raises:
-      UserError: the image is damaged, too large, or of another kind (palette, 16 bits ...).
+      UserError: the image is damaged or has more than `MAX_PIXELS`.
     """
     try:
-        image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "TIFF"))
-        if image.width * image.height <= MAX_PIXELS:
-            image.load()
-    except Image.DecompressionBombError:
-        raise UserError(f"{path} unpacks to far too many pixels; download it again.") from None
-    except Exception as error:  # What Pillow raises depends on which bytes are damaged.
+        return np.asarray(decode(data, MAX_PIXELS))
+    except Unreadable as error:
         raise UserError(f"{path} is not a readable image ({error}); download it again.") from error
-    if image.width * image.height > MAX_PIXELS:
-        raise UserError(f"{path} has {image.width} x {image.height} pixels, far too many.")
-    if image.mode not in ("L", "RGB", "RGBA"):
-        raise UserError(f"{path} is neither 8-bit grey nor RGB (Pillow mode {image.mode}).")
-    return np.asarray(image)
 
 
 def to_grey(image: np.ndarray, background: int = 128) -> np.ndarray:
     """uint8 (H, W) of uint8 (H, W), (H, W, 3) or (H, W, 4); see `face_image`."""
-    picture = Image.fromarray(image)
-    if picture.mode == "RGBA":
-        grey = (background, background, background, 255)
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, grey), picture)
-    return np.asarray(picture.convert("L"))
+    return np.asarray(on_background(Image.fromarray(image), background).convert("L"))
 
 
 def face_image(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from datasets import files
+from datasets import archives
 from deep_emotion_jax.errors import UserError
 
 # FER-2013's names and order, then what FER-2013 has not or CK+ does not label.
@@ -63,12 +63,12 @@ def open_source(path: Path) -> Iterator[Source]:
     Raises:
       UserError: nothing is found, both forms are, a label is malformed, or a file is there twice.
     """
-    with files.open_files(path, (".png",), ("_emotion.txt",), ("_landmarks.txt",)) as found:
+    with archives.open_files(path, (".png",), ("_emotion.txt",), ("_landmarks.txt",)) as found:
         frames, labels, landmarks = (
             _by_name(found, ending) for ending in (".png", "_emotion.txt", "_landmarks.txt")
         )
         if not frames:
-            raise files.nothing_found(path, _EXPECTED, "ck_plus")
+            raise archives.nothing_found(path, _EXPECTED, "ck_plus")
         originals = {name for name, (file, _) in frames.items() if _is_original(file, name)}
         if originals and len(originals) < len(frames):
             other = next(file for name, (file, _) in frames.items() if name not in originals)
@@ -88,7 +88,7 @@ def open_source(path: Path) -> Iterator[Source]:
 def _by_name(found: Mapping[Path, Read], ending: str) -> dict[str, tuple[Path, Read]]:
     """Frame name -> file; what is not named after a frame is left out."""
     wanted = (p for p in found if p.name.lower().endswith(ending) and _NAME.match(p.name))
-    paths = files.by_key(wanted, lambda path: path.name[: len("S###_###_########")])
+    paths = archives.by_key(wanted, lambda path: path.name[: len("S###_###_########")])
     return {name: (path, found[path]) for name, path in paths.items()}
 
 

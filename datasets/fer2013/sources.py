@@ -13,8 +13,9 @@ from typing import IO, NamedTuple
 
 import numpy as np
 from absl import logging
+from PIL import Image
 
-from datasets import common, files
+from datasets import archives, common
 from deep_emotion_jax.errors import UserError
 
 LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
@@ -110,7 +111,7 @@ def read(source: Path) -> Iterator[Face]:
 
 def _read_images(source: Path) -> Iterator[Face]:
     seen: dict[str, Path] = {}
-    for path, data in files.read_files(source):
+    for path, data in archives.read_files(source):
         # Kaggle's test/ folder mixes PublicTest and PrivateTest: only the file name knows.
         name = _FACE_NAME.fullmatch(path.stem)
         if not name:
@@ -125,7 +126,11 @@ def _read_images(source: Path) -> Iterator[Face]:
         seen[key] = path
         pixels = common.read_image(data, path)
         if pixels.shape != (SIZE, SIZE):
-            raise UserError(f"{path} has shape {pixels.shape}, not {SIZE} x {SIZE} grey pixels.")
+            mode = Image.open(io.BytesIO(data)).mode
+            raise UserError(
+                f"{path} has shape {pixels.shape} (Pillow mode {mode}), not {SIZE} x {SIZE} grey "
+                "pixels."
+            )
         yield Face(key, name[1], label, data, _digest(pixels))
     if not seen:
         raise UserError(

@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 from tqdm.auto import tqdm
 
-from datasets import common, files
+from datasets import archives, common
 from deep_emotion_jax.errors import UserError
 
 LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
@@ -45,18 +45,18 @@ manual_dir.
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         path = common.manual_path(dl_manager, self.MANUAL_DOWNLOAD_INSTRUCTIONS)
         logging.info("Reading FERG-DB from %s", path)
-        with files.open_files(path, (".png",)) as images:
-            found = files.by_key(images, _key)
+        with archives.open_files(path, (".png",)) as images:
+            found = archives.by_key(images, _key)
         if not found:
             expected = "FERG_DB_256/<character>/<character>_<expression>/*.png"
-            raise files.nothing_found(path, expected, "ferg")
+            raise archives.nothing_found(path, expected, "ferg")
         characters = len({_FOLDERS[file.parent.name.lower()][0] for file in found.values()})
         common.check_totals(path, {"characters": characters, "images": len(found)}, self.COUNTS)
         return {"train": self._generate_examples(path)}
 
     def _generate_examples(self, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         for file, content in tqdm(
-            files.read_files(path, (".png",)),
+            archives.read_files(path, (".png",)),
             desc="Reading FERG-DB",
             total=self.COUNTS["images"],
             unit=" images",

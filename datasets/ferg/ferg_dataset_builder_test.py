@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets import common, files
+from datasets import archives, common
 from datasets.ferg.ferg_dataset_builder import Builder
 from deep_emotion_jax.errors import UserError
 
@@ -86,9 +86,9 @@ def test_forms(tmp_path, form):
 
 def test_one_picture_is_in_memory_at_a_time(tmp_path, monkeypatch):
     read = []
-    original = files._read_small
+    original = archives._read_small
     monkeypatch.setattr(
-        files, "_read_small", lambda file, path: read.append(path) or original(file, path)
+        archives, "_read_small", lambda file, path: read.append(path) or original(file, path)
     )
     builder = Builder(data_dir=tmp_path / "data")
     examples = builder._generate_examples(write_folder(tmp_path / "raw"))

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import tensorflow_datasets as tfds
 from absl import logging
 
-from datasets import common, files
+from datasets import archives, common
 from datasets.common import Square
 from deep_emotion_jax.errors import UserError
 
@@ -59,16 +59,16 @@ or its KA.AN1.39.tiff and so on, as manual_dir.
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         path = common.manual_path(dl_manager, self.MANUAL_DOWNLOAD_INSTRUCTIONS)
         logging.info("Reading JAFFE from %s", path)
-        with files.open_files(path, _ENDINGS) as images:
-            found = files.by_key(images, lambda file: parse_name(file).key)
+        with archives.open_files(path, _ENDINGS) as images:
+            found = archives.by_key(images, lambda file: parse_name(file).key)
         if not found:
-            raise files.nothing_found(path, "KA.AN1.39.tiff and so on", "jaffe")
+            raise archives.nothing_found(path, "KA.AN1.39.tiff and so on", "jaffe")
         subjects = len({parse_name(file).subject for file in found.values()})
         common.check_totals(path, {"subjects": subjects, "images": len(found)}, self.COUNTS)
         return {"train": self._generate_examples(path)}
 
     def _generate_examples(self, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-        for file, content in files.read_files(path, _ENDINGS):
+        for file, content in archives.read_files(path, _ENDINGS):
             image = common.read_image(content, file)
             if image.shape[:2] != (_SIZE, _SIZE):
                 raise UserError(

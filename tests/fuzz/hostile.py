@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from datasets import common, files
+from datasets import archives, common
 from datasets.fer2013 import sources
 from datasets.ferg import ferg_dataset_builder as ferg
 from datasets.jaffe import jaffe_dataset_builder as jaffe
@@ -78,8 +78,8 @@ def _sixty_thousand_members(folder: Path) -> Case:
             archive.writestr(f"aia/aia_anger/aia_anger_{i}.png", b"")
 
     def read() -> None:
-        with files.open_files(path, (".png",)) as found:
-            files.by_key(found, ferg._key)
+        with archives.open_files(path, (".png",)) as found:
+            archives.by_key(found, ferg._key)
 
     return read
 

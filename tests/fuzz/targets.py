@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from datasets import common, files
+from datasets import archives, common
 from datasets.ck_plus import ck_plus_dataset_builder as ck_plus
 from datasets.ck_plus import sources as ck_sources
 from datasets.fer2013 import ferplus, sources
@@ -158,7 +158,7 @@ def _join_votes(folder: Path, data: bytes) -> Callable[[], object]:
 
 
 def _read_zip(path: Path) -> None:
-    with files.open_files(path, (".jpg", ".jpeg", ".png"), (".txt",)) as found:
+    with archives.open_files(path, (".jpg", ".jpeg", ".png"), (".txt",)) as found:
         for read in found.values():
             try:
                 read()
@@ -215,13 +215,13 @@ def _names_of_ck(path: Path) -> None:
 
 
 def _names_of_jaffe(path: Path) -> None:
-    with files.open_files(path, jaffe._ENDINGS) as found:
-        files.by_key(found, lambda file: jaffe.parse_name(file).key)
+    with archives.open_files(path, jaffe._ENDINGS) as found:
+        archives.by_key(found, lambda file: jaffe.parse_name(file).key)
 
 
 def _names_of_ferg(path: Path) -> None:
-    with files.open_files(path, (".png",)) as found:
-        files.by_key(found, ferg._key)
+    with archives.open_files(path, (".png",)) as found:
+        archives.by_key(found, ferg._key)
 
 
 def _names_of_fer2013(path: Path) -> None:

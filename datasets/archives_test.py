@@ -2,7 +2,7 @@ import zipfile
 
 import pytest
 
-from datasets.files import MAX_FILE_BYTES, by_key, nothing_found, open_files, read_files
+from datasets.archives import MAX_FILE_BYTES, by_key, nothing_found, open_files, read_files
 from deep_emotion_jax.errors import UserError
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
+from deep_emotion_jax.data.folders import is_hidden, walk
 from deep_emotion_jax.errors import UserError
 
 MAX_FILE_BYTES = 1 << 20
@@ -28,7 +29,7 @@ def open_files(root: Path, *kinds: tuple[str, ...]) -> Iterator[dict[Path, Calla
     """Finds files below a folder or in a zip archive; nothing is ever extracted to disk.
 
     A folder may hold archives: they are searched for those kinds of which nothing lies unpacked.
-    Hidden files and macOS's `__MACOSX` twins are skipped.
+    Links are followed, hidden files and macOS's `__MACOSX` twins are skipped; see `folders.walk`.
 
     Args:
       root: a folder or a zip archive.
@@ -42,7 +43,7 @@ def open_files(root: Path, *kinds: tuple[str, ...]) -> Iterator[dict[Path, Calla
       UserError: an archive is damaged, here or when its member is read, or a file is larger than
         `MAX_FILE_BYTES`.
     """
-    loose = [path for path in root.rglob("*") if path.is_file()] if root.is_dir() else []
+    loose = [path for path in walk(root) if path.is_file()] if root.is_dir() else []
     found: dict[Path, Callable[[], bytes]] = {
         path: functools.partial(_read_file, path) for path in _select(loose, kinds, root)
     }
@@ -52,7 +53,10 @@ def open_files(root: Path, *kinds: tuple[str, ...]) -> Iterator[dict[Path, Calla
         for path in archives if packed else ():
             with _zip_errors(path):
                 archive = stack.enter_context(zipfile.ZipFile(path))
-            members = {Path(f"{path}/{name}"): name for name in archive.namelist()}
+            # Some programs for Windows separate folders by backslashes.
+            members = {
+                Path(f"{path}/{name.replace(chr(92), '/')}"): name for name in archive.namelist()
+            }
             for member in _select(members, packed, path):
                 found[member] = functools.partial(_read_member, archive, members[member])
         yield dict(sorted(found.items()))
@@ -93,7 +97,7 @@ def nothing_found(path: Path, expected: str, dataset: str) -> UserError:
         names = {entry.name for entry in path.iterdir()}
     else:
         with _zip_errors(path), zipfile.ZipFile(path) as archive:
-            names = {name.split("/")[0] for name in archive.namelist()}
+            names = {name.replace("\\", "/").split("/")[0] for name in archive.namelist()}
     found = ", ".join(sorted(names)[:8]) or "nothing"
     return UserError(
         f"{path} holds no {expected} (found: {found}); the README of datasets/{dataset} tells "
@@ -105,7 +109,7 @@ def _select(paths: Iterable[Path], kinds: Iterable[tuple[str, ...]], root: Path)
     endings = tuple(ending for kind in kinds for ending in kind)
     for path in paths:
         parts = path.relative_to(root).parts
-        hidden = any(part.startswith((".", "__MACOSX")) for part in parts)
+        hidden = any(is_hidden(part) for part in parts)
         if path.name.lower().endswith(endings) and not hidden:
             yield path
 

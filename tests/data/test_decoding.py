@@ -1,0 +1,178 @@
+"""Every kind of picture comes out with the grey or colour that a viewer shows."""
+
+import io
+import sys
+import types
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deep_emotion_jax.data import pictures
+from deep_emotion_jax.data.decoding import Unreadable, as_pixels, decode, read_picture
+from deep_emotion_jax.errors import UserError
+
+GREY = np.random.default_rng(0).integers(0, 256, (20, 30), np.uint8)
+
+
+def encoded(image, kind="PNG", **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def grey_palette():
+    image = Image.new("P", (30, 20))
+    # Not in order, as scanners write it: index i stands for grey 255 - i.
+    image.putpalette(bytes(np.repeat(np.arange(255, -1, -1, dtype=np.uint8), 3)))
+    image.putdata((255 - GREY).ravel().tolist())
+    return image
+
+
+def with_alpha():
+    return Image.merge("LA", [Image.fromarray(GREY), Image.new("L", (30, 20), 255)])
+
+
+SIXTEEN = Image.fromarray(GREY.astype(np.uint16) * 257)
+GREY_FORMS = {
+    "PNG": encoded(Image.fromarray(GREY)),
+    "palette TIFF": encoded(grey_palette(), "TIFF"),
+    "palette PNG": encoded(grey_palette()),
+    "palette GIF": encoded(grey_palette(), "GIF"),
+    "16-bit PNG": encoded(SIXTEEN),
+    "16-bit TIFF": encoded(SIXTEEN, "TIFF"),
+    "big-endian PGM": b"P5 30 20 65535\n" + (GREY.astype(">u2") * 257).tobytes(),
+    "WebP": encoded(Image.fromarray(GREY).convert("RGB"), "WEBP", lossless=True),
+    "LA": encoded(with_alpha()),
+    "RGBA": encoded(with_alpha().convert("RGBA")),
+}
+
+
+@pytest.mark.parametrize("form", GREY_FORMS)
+def test_grey_in_any_form_is_the_same_grey(form):
+    image = decode(GREY_FORMS[form])
+    expected = {"WebP": "RGB", "LA": "RGBA", "RGBA": "RGBA"}
+    assert image.mode == expected.get(form, "L")
+    np.testing.assert_array_equal(np.asarray(image.convert("L")), GREY)
+
+
+def test_a_palette_of_colours_is_colour():
+    image = Image.new("P", (2, 1))
+    image.putpalette([9, 9, 9, 9, 9, 10, 7, 8, 9])  # The third colour is not used.
+    image.putdata([0, 0])
+    assert decode(encoded(image)).mode == "L"
+    image.putdata([0, 1])
+    np.testing.assert_array_equal(decode(encoded(image)), [[[9, 9, 9], [9, 9, 10]]])
+
+
+@pytest.mark.parametrize("mode", ["1", "CMYK", "YCbCr", "LAB", "I;16B", "PA", "RGBX", "HSV"])
+def test_other_modes_of_pillow_images(mode):
+    image = Image.new("I;16", (5, 4), 40_000) if mode == "I;16B" else Image.new(mode, (5, 4))
+    pixels = as_pixels(image)
+    assert pixels.shape == (4, 5, 3)
+    assert pixels.dtype == np.uint8
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "AVIF", "TIFF", "BMP"])
+def test_the_content_counts_not_the_suffix(tmp_path, kind):
+    path = tmp_path / "face.jpg"
+    path.write_bytes(encoded(Image.new("RGB", (64, 64), (200, 100, 50)), kind))
+    assert abs(read_picture(path).astype(int) - (200, 100, 50)).max() <= 4
+
+
+def test_sixteen_bits_are_turned_upright():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    wide = Image.fromarray(np.arange(600, dtype=np.uint16).reshape(20, 30) * 100)
+    assert decode(encoded(wide, exif=exif)).size == (20, 30)
+
+
+def test_of_an_animation_the_first_frame_counts():
+    first, second = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
+    for kind in ("GIF", "WEBP", "PNG", "TIFF"):
+        content = encoded(first, kind, save_all=True, append_images=[second])
+        assert as_pixels(content)[0, 0, 0] > 200
+
+
+def test_content_and_open_files():
+    content = GREY_FORMS["PNG"]
+    file = io.BytesIO(content)
+    file.read()  # as after writing it
+    for given in (content, bytearray(content), file):
+        np.testing.assert_array_equal(as_pixels(given)[..., 0], GREY)
+
+
+CLOSED = Image.open(io.BytesIO(GREY_FORMS["PNG"]))
+CLOSED.close()
+SHUT = io.BytesIO(b"x")
+SHUT.close()
+NOISE = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (99, 99), np.uint8)))
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (Image.open(io.BytesIO(NOISE[: len(NOISE) // 2])), "truncated"),
+        (CLOSED, "cannot read the picture"),
+        (SHUT, "closed file"),
+        (io.StringIO("text"), "for reading bytes"),
+        (b"", "not a picture"),
+        ([GREY, GREY[:5]], "one array, not several"),
+        ([GREY] * 7, "give one picture at a time"),
+    ],
+)
+def test_what_cannot_be_read_is_a_user_error(given, reason):
+    with pytest.raises(UserError, match=reason):
+        as_pixels(given)
+
+
+def test_urls_are_not_opened():
+    for url in ("https://example.org/a.jpg", "file:///a.jpg"):
+        with pytest.raises(UserError, match=r"is a URL.*download it first"):
+            read_picture(url)
+        errors = []
+        assert not list(pictures.read([url], errors.append))
+        assert url in str(errors[0])
+
+
+def test_a_picture_on_standard_input(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(GREY_FORMS["PNG"])))
+    (picture,) = pictures.read(["-"], lambda error: pytest.fail(str(error)))
+    np.testing.assert_array_equal(picture.pixels[..., 0], GREY)
+
+
+def test_large_jpegs_are_shrunk_while_decoding(monkeypatch):
+    ramp = np.broadcast_to(np.linspace(0, 255, 160).astype(np.uint8), (120, 160))
+    content = encoded(Image.fromarray(ramp), "JPEG", quality=95)
+    for limit, size in [(19_200, (160, 120)), (19_199, (80, 60)), (4_000, (40, 30)), (9, (20, 15))]:
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        image = decode(content)
+        assert image.size == size
+        np.testing.assert_allclose(
+            np.asarray(image)[5, :: size[0] // 10], ramp[0, 8::16], atol=16 * 160 / size[0]
+        )
+    with pytest.raises(Unreadable, match="far too many"):
+        decode(content, max_pixels=299)
+
+
+HEIC = (24).to_bytes(4) + b"ftypheic" + bytes(4) + b"mif1heic" + bytes(500)
+
+
+def test_heic_is_named_and_its_package_too(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pi_heif", None)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    for name in ("IMG_1.HEIC", "IMG_2.heif", "IMG_3.jpg"):
+        (tmp_path / name).write_bytes(HEIC)
+    errors = []
+    assert not list(pictures.read([str(tmp_path)], errors.append))
+    for error, name in zip(errors, ("IMG_1.HEIC", "IMG_2.heif", "IMG_3.jpg"), strict=True):
+        assert name in str(error)
+        assert 'pip install ".[heic]"' in str(error)
+
+
+def test_heic_is_read_where_its_package_is():
+    heif = pytest.importorskip("pi_heif")
+    assert heif
+    with pytest.raises(Unreadable) as caught:
+        decode(HEIC)
+    assert "pip install" not in str(caught.value)
