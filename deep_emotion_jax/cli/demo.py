@@ -37,12 +37,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.port is not None and not 1 <= arguments.port <= 65535:
         raise UserError(f"port {arguments.port} does not exist; choose one from 1 to 65535")
     with tempfile.TemporaryDirectory(prefix="deep-emotion-demo-") as folder:
-        from deep_emotion_jax.data.detectors import LbpDetector
+        from deep_emotion_jax.data.detectors import FaceDetector
         from deep_emotion_jax.inference.predictor import Predictor
         from deep_emotion_jax.pretrained import pretrained_names
 
         # Before Gradio, whose import takes long.
-        detector = LbpDetector()
+        detector = FaceDetector()
         names = [*pretrained_names(), *arguments.model]
         predictors = {name: Predictor.from_pretrained(name, detector) for name in names}
         os.environ["GRADIO_TEMP_DIR"] = folder

@@ -29,17 +29,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--webcam", action="store_true", help="watch the webcam until Ctrl-C")
     parser.add_argument(
         "--model",
-        default="deep_emotion.fer2013",
+        default="deep_emotion_wide.fer2013",
         metavar="NAME_OR_PATH",
         help="a network of the package or a .safetensors file (default: %(default)s)",
     )
     parser.add_argument(
         "--detector",
-        choices=("lbp", "yunet", "none"),
-        default="lbp",
-        help="scikit-image's cascade, OpenCV's YuNet, or none: the pictures are faces already",
+        choices=("builtin", "yunet", "none"),
+        default="builtin",
+        help="what finds the faces: the YuNet of the package, another YuNet file run by OpenCV, or "
+        "none for pictures that are faces already (default: %(default)s)",
     )
-    parser.add_argument("--detector-model", metavar="PATH", help="YuNet's ONNX file")
+    parser.add_argument("--detector-model", metavar="PATH", help="file of --detector yunet")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object per picture and line")
     form.add_argument("--csv", action="store_true", help="one row per face")
@@ -103,11 +104,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _detector(arguments: argparse.Namespace) -> "Detector":
-    from deep_emotion_jax.data.detectors import LbpDetector, YuNetDetector, whole_picture
+    from deep_emotion_jax.data.detectors import FaceDetector, YuNetDetector, whole_picture
 
     if arguments.detector == "yunet":
         return YuNetDetector(arguments.detector_model)
-    return whole_picture if arguments.detector == "none" else LbpDetector()
+    return whole_picture if arguments.detector == "none" else FaceDetector()
 
 
 # Each form of output is a function of a prediction, or of None for what comes before the first.

@@ -1,129 +1,174 @@
-"""Where the faces are, and how they are cut out: framed as in the training pictures.
+"""Where the faces are in a picture, framed as in the training pictures.
 
-A detector is any function from a picture to boxes (`Detector`). Its boxes are already framed as
-FER-2013 frames its faces, forehead to chin and ear to ear, so that `crop` is the same for all.
+A detector is any function from a picture to faces (`Detector`). Its boxes are framed as FER-2013
+frames its faces, forehead to chin and ear to ear, so that `crop.crop` is the same for all.
 """
 
+import cmath
+import dataclasses
+import functools
+import math
 import os
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+import jax
 import numpy as np
 from PIL import Image
 
+from deep_emotion_jax.data import yunet
+from deep_emotion_jax.data.crop import Box, crop
 from deep_emotion_jax.errors import UserError
-from deep_emotion_jax.nn.model import IMAGE_SIZE
 
-# The side of FER-2013's frame in units of the cascade's box: the median over the boxes found in
-# 300 training faces, set into a wider picture, was 0.94 of the frame's side, at its centre.
-LBP_FRAME = 1 / 0.94
-# The cascade's time grows with the pixels and with the number of sizes it looks for; with these it
-# takes about 0.2 s for a picture of any size.
-LBP_PICTURE_SIDE = 512
-LBP_SMALLEST = 32
+# The side of FER-2013's frame in units of the geometric mean of the sides of YuNet's box; their
+# centres coincide. Measured on FER-2013's training faces by benchmarks/framing.py.
+FRAME_SIDE = 1.05
+# A face that leans by fewer degrees is cut as it stands: levelling gains nothing there.
+LEVEL_ABOVE = 10.0
+# On the photographs of docs/detector.md everything above this is a face.
+MIN_SCORE = 0.6
+# Boxes with a larger intersection over union are one face; its box is the mean of those that
+# overlap by more than half, which moves less from frame to frame than the best one.
+SAME_FACE, SAME_BOX = 0.3, 0.5
+# Height and width of the pictures that YuNet is compiled for. It finds faces of about 10 to 500
+# pixels in them; larger pictures are shrunk.
+CANVASES = ((320, 320), (480, 640), (640, 480), (640, 640))
+SIDE = 640
+# The side of the view in which a face is looked at alone, and of the face's frame in it: landmarks
+# follow a leaning face only if it has 200 pixels or more.
+VIEW, FACE_IN_VIEW = 320, 235
+# In pictures larger than twice the canvas, faces of fewer pixels on it (or none at all) mean that
+# there may be smaller ones: the picture is searched at twice the size as well.
+SMALL = 24
 
 
-class Box(NamedTuple):
-    """A square in a picture, in pixels from its left and top edges; it may reach beyond them."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class FoundFace:
+    """A face in a picture.
 
-    left: float
-    top: float
-    side: float
+    Attributes:
+      box: the frame to cut out, see `crop.crop`.
+      score: how sure the detector is, in [0, 1].
+      landmarks: [5, 2], x and y in pixels of the picture: right eye (the person's: left in the
+        picture), left eye, tip of the nose, right and left corner of the mouth; None if unknown.
+      roll: degrees by which to turn the frame, see `crop.crop`; 0 for a face that is nearly
+        upright.
+    """
+
+    box: Box
+    score: float = 1.0
+    landmarks: np.ndarray | None = None
+    roll: float = 0.0
 
 
 class Detector(Protocol):
     """Finds faces in a picture."""
 
-    def __call__(self, picture: np.ndarray) -> list[Box]:
-        """Maps a picture, uint8 [H, W, 3] RGB, to the frames of its faces, largest first."""
+    def __call__(self, picture: np.ndarray) -> list[FoundFace]:
+        """Map a picture, uint8 [H, W, 3] RGB, to its faces, largest first."""
         ...
 
 
-def crop(picture: np.ndarray, box: Box) -> np.ndarray:
-    """Cuts out a face the way the network was trained to see it.
+class Candidates(NamedTuple):
+    """Where YuNet sees faces: scores [N], boxes [N, 4] by their edges, landmarks [N, 5, 2]."""
 
-    Grey (ITU-R 601 luma), resampled with an antialiasing triangle filter; what lies beyond the
-    picture repeats its edge. A grey picture of 48 x 48 in its own frame comes out unchanged.
+    scores: np.ndarray
+    boxes: np.ndarray
+    landmarks: np.ndarray
 
-    Args:
-      picture: uint8 [H, W, 3] RGB.
-      box: the frame.
-
-    Returns:
-      uint8 [48, 48].
-
-    Raises:
-      ValueError: if the box is not finite, is smaller than a pixel, does not meet the picture or
-        is more than twice as large.
-    """
-    height, width, _ = picture.shape
-    left, top, side = box
-    if not (1 <= side <= 2 * max(height, width) and -side < left < width and -side < top < height):
-        raise ValueError(f"{box} is no frame in a picture of {width} x {height} pixels")
-    first = np.floor([top, left]).astype(int)
-    last = np.ceil([top + side, left + side]).astype(int)
-    rows = np.arange(first[0], last[0]).clip(0, height - 1)
-    columns = np.arange(first[1], last[1]).clip(0, width - 1)
-    grey = Image.fromarray(picture[rows[:, None], columns]).convert("L")
-    left, top = left - first[1], top - first[0]
-    resized = grey.resize(
-        (IMAGE_SIZE, IMAGE_SIZE),
-        Image.Resampling.BILINEAR,
-        box=(left, top, min(left + side, grey.width), min(top + side, grey.height)),
-    )
-    return np.asarray(resized)
+    def moved(self, by: float, scale: float = 1) -> "Candidates":
+        """Shift by so many pixels right and down, then scale."""
+        return Candidates(self.scores, (self.boxes + by) * scale, (self.landmarks + by) * scale)
 
 
-def whole_picture(picture: np.ndarray) -> list[Box]:
+def whole_picture(picture: np.ndarray) -> list[FoundFace]:
     """The detector for pictures that are faces already: the largest square in the middle."""
     height, width, _ = picture.shape
-    side = min(height, width)
-    return [Box((width - side) / 2, (height - side) / 2, side)]
+    return [FoundFace(Box.around(width / 2, height / 2, min(height, width)))]
 
 
-class LbpDetector:
-    """scikit-image's frontal face cascade on local binary patterns; comes with its weights.
+class FaceDetector:
+    """YuNet with the weights that come with the package; finds turned, tilted and small faces.
 
-    Made for upright faces seen from the front, at least 1/16 of the picture's longer side and 32
-    pixels. Pictures are looked at with a longer side of at most 512 pixels.
+    A picture is searched with a longer side of at most 640 pixels; one of more than 1,280 with
+    small faces, or none, at 1,280 as well. If nothing is found it is searched once more with a
+    border, which finds faces that fill the picture. Every face is then looked at once more in a
+    view of its own, and one that leans a second time, turned upright.
+
+    Args:
+      min_score: the score below which a face is left out, in [0, 1].
     """
 
-    def __init__(self) -> None:
-        # Here, so that the other detectors do not wait for this import.
-        from skimage.data import lbp_frontal_face_cascade_filename
-        from skimage.feature import Cascade
+    def __init__(self, min_score: float = MIN_SCORE):
+        self._min_score = min_score
 
-        self._cascade = Cascade(lbp_frontal_face_cascade_filename())
-
-    def __call__(self, picture: np.ndarray) -> list[Box]:
+    def __call__(self, picture: np.ndarray) -> list[FoundFace]:
         """See `Detector`."""
-        grey = Image.fromarray(picture).convert("L")
-        shrink = max(1.0, max(grey.size) / LBP_PICTURE_SIDE)
-        size = [round(length / shrink) for length in grey.size]
-        if min(size) < LBP_SMALLEST:
-            return []
-        found = self._cascade.detect_multi_scale(
-            np.asarray(grey.resize(size, Image.Resampling.BILINEAR)),
-            scale_factor=1.2,
-            step_ratio=1,
-            min_size=(LBP_SMALLEST, LBP_SMALLEST),
-            max_size=(size[1], size[0]),
+        faces = []
+        for face in framed(self._candidates(picture)):
+            face = self._refined(picture, face)
+            if _levelled(face.roll):
+                face = self._refined(picture, face)
+            faces.append(face)
+        return _finished(faces, picture)
+
+    def _candidates(self, picture: np.ndarray) -> Candidates:
+        longer = max(picture.shape[:2])
+        found = self._search(picture, SIDE)
+        heights = found.boxes[:, 3] - found.boxes[:, 1]
+        smallest = heights.min() if heights.size else 0
+        if longer > 2 * SIDE and smallest < SMALL * longer / SIDE:
+            more = self._search(picture, 2 * SIDE)
+            found = Candidates(*map(np.concatenate, zip(found, more, strict=True)))
+        if not found.scores.size:
+            shrunk, scale = shrink(picture, VIEW * 2 // 3)
+            border = max(shrunk.shape) // 4
+            padded = np.pad(shrunk, ((border, border), (border, border), (0, 0)), mode="edge")
+            found = self._search(padded, VIEW).moved(-border, scale)
+        return found
+
+    def _search(self, picture: np.ndarray, longer: int) -> Candidates:
+        """What is found at a longer side of at most `longer` pixels."""
+        shrunk, scale = shrink(picture, longer)
+        height, width, _ = shrunk.shape
+        factor = max(1, longer // SIDE)
+        rows, columns = next(
+            (factor * rows, factor * columns)
+            for rows, columns in CANVASES
+            if height <= factor * rows and width <= factor * columns
         )
-        boxes = [
-            _frame(
-                (hit["c"] + hit["width"] / 2) * shrink,
-                (hit["r"] + hit["height"] / 2) * shrink,
-                hit["width"] * shrink * LBP_FRAME,
-            )
-            for hit in found
-        ]
-        return _distinct(boxes)
+        canvas = np.zeros((rows, columns, 3), np.uint8)
+        canvas[:height, :width] = shrunk
+        return self._run(canvas).moved(0, scale)
+
+    def _refined(self, picture: np.ndarray, face: FoundFace) -> FoundFace:
+        """The same face, measured in an upright view in which it has `FACE_IN_VIEW` pixels."""
+        view = Box.around(*face.box.centre, face.box.side * VIEW / FACE_IN_VIEW)
+        if not view.meets(*picture.shape[:2]):
+            return face
+        turn = _levelled(face.roll)
+        pixels = crop(picture, view, turn, size=VIEW, grey=False)
+        seen = [found for found in framed(self._run(pixels)) if _is_central(found.box)]
+        if not seen:
+            return face
+        found = max(seen, key=lambda found: found.score)
+        assert found.landmarks is not None
+        x, y = view.to_picture(np.array(found.box.centre) / VIEW, turn).tolist()
+        return FoundFace(
+            Box.around(x, y, found.box.side * view.side / VIEW),
+            max(face.score, found.score),
+            view.to_picture(found.landmarks / VIEW, turn),
+            turn + found.roll,
+        )
+
+    def _run(self, canvas: np.ndarray) -> Candidates:
+        scores, boxes, landmarks = jax.device_get(_program()(_weights(), canvas[None]))
+        kept = scores[0] >= self._min_score
+        return Candidates(scores[0][kept], boxes[0][kept], landmarks[0][kept])
 
 
 class YuNetDetector:
-    """OpenCV's YuNet network; finds turned, tilted and half hidden faces too.
-
-    YuNet's box reaches from forehead to chin, and its height is taken as the frame's side: chosen
-    by definition, not measured as for the cascade.
+    """Another file of YuNet's family, run by OpenCV.
 
     Args:
       model: path of the ONNX file, face_detection_yunet_*.onnx of github.com/opencv/opencv_zoo.
@@ -137,38 +182,112 @@ class YuNetDetector:
             import cv2
         except ImportError as error:
             raise UserError(
-                "the YuNet detector needs OpenCV: pip install 'deep-emotion-jax[video]'"
+                "--detector yunet needs OpenCV: pip install '.[video]' in a clone of the project"
             ) from error
         if not os.path.isfile(model):
             raise UserError(f"there is no YuNet model file {os.fspath(model)}")
         try:
-            self._network = cv2.FaceDetectorYN.create(os.fspath(model), "", (320, 320))
+            self._network = cv2.FaceDetectorYN.create(
+                os.fspath(model), "", (320, 320), score_threshold=MIN_SCORE
+            )
         except cv2.error as error:
             raise UserError(f"OpenCV cannot read {os.fspath(model)} as a YuNet model") from error
 
-    def __call__(self, picture: np.ndarray) -> list[Box]:
+    def __call__(self, picture: np.ndarray) -> list[FoundFace]:
         """See `Detector`."""
-        height, width, _ = picture.shape
+        shrunk, scale = shrink(picture, SIDE)
+        height, width, _ = shrunk.shape
         self._network.setInputSize((width, height))
-        _, found = self._network.detect(np.ascontiguousarray(picture[..., ::-1]))
-        boxes = [
-            _frame(left + w / 2, top + h / 2, max(w, h))
-            for left, top, w, h in ([] if found is None else found[:, :4].tolist())
-        ]
-        return _distinct(boxes)
+        _, found = self._network.detect(np.ascontiguousarray(shrunk[..., ::-1]))
+        rows = np.zeros((0, 15)) if found is None else np.asarray(found, float)
+        corner, size = rows[:, :2], rows[:, 2:4]
+        boxes = np.concatenate([corner, corner + size], axis=1)
+        landmarks = rows[:, 4:14].reshape(-1, 5, 2)
+        faces = framed(Candidates(rows[:, 14], boxes, landmarks).moved(0, scale))
+        return _finished(faces, picture)
 
 
-def _frame(centre_x: float, centre_y: float, side: float) -> Box:
-    return Box(centre_x - side / 2, centre_y - side / 2, side)
+@functools.cache
+def _program() -> Callable[..., tuple[jax.Array, ...]]:
+    return jax.jit(yunet.detect)
 
 
-def _distinct(boxes: list[Box]) -> list[Box]:
-    """The boxes, largest first, without those that lie with their centre in a larger one."""
-    kept: list[Box] = []
-    for box in sorted(boxes, key=lambda box: -box.side):
-        x, y = box.left + box.side / 2, box.top + box.side / 2
-        if not any(
-            0 <= x - other.left <= other.side and 0 <= y - other.top <= other.side for other in kept
-        ):
-            kept.append(box)
-    return kept
+@functools.cache
+def _weights() -> yunet.Weights:
+    return jax.device_put(yunet.weights())
+
+
+def shrink(picture: np.ndarray, longer: int) -> tuple[np.ndarray, float]:
+    """The picture with a longer side of at most `longer` pixels, and how much larger it was."""
+    height, width, _ = picture.shape
+    scale = max(height, width) / longer
+    if scale <= 1:
+        return picture, 1.0
+    size = (max(1, round(width / scale)), max(1, round(height / scale)))
+    small = Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return np.asarray(small), scale
+
+
+def framed(found: Candidates) -> list[FoundFace]:
+    """Turn what YuNet sees into the frames of faces, each face once, with any roll."""
+    faces = []
+    for score, box, landmarks in zip(*_merged(found), strict=True):
+        left, top, right, bottom = box.tolist()
+        size = math.sqrt(max(0, right - left) * max(0, bottom - top))
+        frame = Box.around((left + right) / 2, (top + bottom) / 2, FRAME_SIDE * size)
+        faces.append(FoundFace(frame, float(score), landmarks, _roll(landmarks)))
+    return faces
+
+
+def _roll(landmarks: np.ndarray) -> float:
+    """Degrees by which a face leans clockwise, from its eyes and from eyes to mouth alike."""
+    right_eye, left_eye, _, right_mouth, left_mouth = landmarks.tolist()
+    across = complex(*left_eye) - complex(*right_eye)
+    down = (complex(*right_mouth) + complex(*left_mouth)) - complex(*right_eye) - complex(*left_eye)
+    return math.degrees(cmath.phase(across + down / 1j))
+
+
+def _levelled(roll: float) -> float:
+    return roll if abs(roll) > LEVEL_ABOVE else 0.0
+
+
+def _is_central(box: Box) -> bool:
+    """Whether a box is that of the face in the middle of its view, not of a neighbour."""
+    return max(abs(value - VIEW / 2) for value in box.centre) < FACE_IN_VIEW / 3
+
+
+def _finished(faces: list[FoundFace], picture: np.ndarray) -> list[FoundFace]:
+    """The faces within the picture, largest first; those that hardly lean are left as they are."""
+    inside = [
+        dataclasses.replace(face, roll=_levelled(face.roll))
+        for face in faces
+        if face.box.meets(*picture.shape[:2])
+    ]
+    return sorted(inside, key=lambda face: (-face.box.side, face.box))
+
+
+def _merged(found: Candidates) -> Candidates:
+    """One candidate per face: the mean, weighted by score, of those on the same place."""
+    scores, boxes, landmarks = (part[np.argsort(-found.scores, kind="stable")] for part in found)
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    left = np.ones(len(scores), bool)
+    kept = []
+    while left.any():
+        best = int(left.argmax())
+        box = boxes[best]
+        overlap = _overlap(box, boxes)
+        same = left & (overlap > SAME_BOX)
+        same[best] = True
+        mean = functools.partial(np.average, axis=0, weights=scores[same] + 1e-9)
+        kept.append((scores[best], mean(boxes[same]), mean(landmarks[same])))
+        inside = ((box[:2] <= centres) & (centres <= box[2:])).all(axis=1)
+        left &= ~(same | inside | (overlap > SAME_FACE))
+    return Candidates(*map(np.stack, zip(*kept, strict=True))) if kept else found
+
+
+def _overlap(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Intersection over union of a box [4] with each of boxes [N, 4]."""
+    low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
+    inside = (high - low).clip(0).prod(axis=1)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    return inside / (areas + (box[2:] - box[:2]).prod() - inside).clip(1e-9)

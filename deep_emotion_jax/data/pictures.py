@@ -4,7 +4,7 @@ import glob
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,7 @@ class Picture:
     """
 
     source: str
-    pixels: np.ndarray
+    pixels: np.ndarray = field(repr=False)
     frame: int | None = None
     seconds: float | None = None
 

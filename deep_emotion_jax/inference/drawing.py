@@ -81,9 +81,10 @@ def with_boxes(prediction: Prediction, largest: int = LARGEST) -> Image.Image:
     pen = ImageDraw.Draw(picture)
     font = ImageFont.load_default(max(FONT_SIZE, longest * LABEL))
     for i, face in enumerate(prediction.faces):
-        left, top, side = (value * scale for value in face.box)
+        left, top, _ = (value * scale for value in face.box)
         colour = COLOURS[i % len(COLOURS)]
-        corners = [(left, top), (left + side, top), (left + side, top + side), (left, top + side)]
+        square = np.array([(0, 0), (1, 0), (1, 1), (0, 1)])
+        corners = [tuple(corner) for corner in face.box.to_picture(square, face.roll) * scale]
         _outline(pen, corners, colour)
         if face.region is not None:
             _outline(pen, [tuple(corner) for corner in face.region * scale], REGION, 1)
@@ -97,7 +98,7 @@ def with_region(face: Face, size: int) -> Image.Image:
     """Draw what the network saw, `size` pixels wide, with the region its sampler attends to."""
     seen = Image.fromarray(face.pixels).convert("RGB").resize((size, size))
     if face.region is not None:
-        inside = (face.region - face.box[:2]) / face.box.side * size
+        inside = face.box.to_cut(face.region, face.roll) * size
         _outline(ImageDraw.Draw(seen), [tuple(corner) for corner in inside], REGION)
     return seen
 

@@ -1,16 +1,23 @@
-"""Framing, cropping and the detectors."""
+"""Where faces are found: YuNet in JAX against ONNX Runtime, and the detectors around it."""
 
 import sys
 import types
 
+import jax
 import numpy as np
 import pytest
 import skimage.data
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from commands import GOLDEN_FILES
 from PIL import Image
 
-from deep_emotion_jax.data.detectors import Box, LbpDetector, YuNetDetector, crop, whole_picture
+from deep_emotion_jax.data import yunet
+from deep_emotion_jax.data.crop import Box
+from deep_emotion_jax.data.detectors import (
+    FRAME_SIDE,
+    FaceDetector,
+    YuNetDetector,
+    whole_picture,
+)
 from deep_emotion_jax.errors import UserError
 
 
@@ -19,8 +26,8 @@ def noise(height, width, seed=0):
 
 
 @pytest.fixture(scope="module")
-def lbp():
-    return LbpDetector()
+def detector():
+    return FaceDetector()
 
 
 def overlap(a, b):
@@ -33,91 +40,120 @@ def overlap(a, b):
     return inside / (a.side**2 + b.side**2 - inside)
 
 
-def test_a_grey_face_of_the_networks_size_stays_as_it_is():
-    face = np.repeat(noise(48, 48)[..., :1], 3, axis=2)
-    (box,) = whole_picture(face)
-    np.testing.assert_array_equal(crop(face, box), face[..., 0])
+@pytest.fixture(scope="module")
+def found():
+    """Scores, boxes and landmarks for the astronaut in the upper left corner of 640 x 640."""
+    picture = np.zeros((1, 640, 640, 3), np.uint8)
+    picture[0, :512, :512] = skimage.data.astronaut()
+    return [np.asarray(part)[0] for part in jax.jit(yunet.detect)(yunet.weights(), picture)]
 
 
-def test_crop_cuts_where_the_box_is():
-    picture = np.repeat(noise(90, 120)[..., :1], 3, axis=2)
-    np.testing.assert_array_equal(crop(picture, Box(30, 20, 48)), picture[20:68, 30:78, 0])
+@pytest.mark.parametrize("stride", yunet.STRIDES)
+def test_yunet_gives_the_numbers_of_onnx_runtime(found, stride):
+    """The golden file holds the raw output; OpenCV's decoding is written out here."""
+    scores, boxes, landmarks = found
+    first = sum((640 // smaller) ** 2 for smaller in yunet.STRIDES if smaller < stride)
+    with np.load(GOLDEN_FILES / "yunet.npz") as golden:
+        places, score, box, points = (
+            golden[f"{name}_{stride}"] for name in ("places", "scores", "boxes", "landmarks")
+        )
+    np.testing.assert_allclose(scores[first + places], score, atol=1e-4)
+    for place, raw, five in zip(places, box, points, strict=True):
+        row, column = divmod(int(place), 640 // stride)
+        x, y = (column + raw[0]) * stride, (row + raw[1]) * stride
+        width, height = np.exp(raw[2:]) * stride
+        want = [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
+        np.testing.assert_allclose(boxes[first + place], want, rtol=1e-3, atol=0.02)
+        want = [[(column + a) * stride, (row + b) * stride] for a, b in five.reshape(5, 2)]
+        np.testing.assert_allclose(landmarks[first + place], want, rtol=1e-3, atol=0.02)
 
 
-@settings(max_examples=60, deadline=None)
-@given(left=st.integers(-47, 59), top=st.integers(-47, 39))
-def test_beyond_the_edge_the_edge_is_repeated(left, top):
-    picture = np.repeat(noise(40, 60)[..., :1], 3, axis=2)
-    wide = np.pad(picture[..., 0], 50, mode="edge")
-    expected = wide[top + 50 : top + 98, left + 50 : left + 98]
-    np.testing.assert_array_equal(crop(picture, Box(left, top, 48)), expected)
-
-
-def test_grey_is_luma():
-    for colour, grey in (((255, 0, 0), 76), ((0, 255, 0), 150), ((0, 0, 255), 29)):
-        picture = np.full((50, 50, 3), colour, np.uint8)
-        assert (crop(picture, Box(1, 1, 48)) == grey).all()
-
-
-def test_shrinking_averages():
-    # A chessboard of single pixels is grey from afar; without antialiasing it would be black.
-    board = np.indices((480, 480)).sum(0) % 2 * 255
-    face = crop(np.repeat(board[..., None], 3, axis=2).astype(np.uint8), Box(0, 0, 480))
-    assert abs(face.astype(int) - 127).max() <= 3
-
-
-@settings(max_examples=100, deadline=None)
-@given(*(st.floats(-150, 150) | st.floats() for _ in range(2)), st.floats(0, 150) | st.floats())
-def test_any_box_gives_a_face_or_is_refused(left, top, side):
-    if 1 <= side <= 120 and -side < left < 60 and -side < top < 40:
-        face = crop(noise(40, 60), Box(left, top, side))
-        assert face.shape == (48, 48)
-        assert face.dtype == np.uint8
-    else:
-        with pytest.raises(ValueError, match="is no frame"):
-            crop(noise(40, 60), Box(left, top, side))
-
-
-def test_whole_picture_is_the_largest_square_in_the_middle():
-    assert whole_picture(noise(40, 60)) == [Box(10, 0, 40)]
-    assert whole_picture(noise(61, 40)) == [Box(0, 10.5, 40)]
-    assert crop(noise(1, 1), *whole_picture(noise(1, 1))).shape == (48, 48)
+def test_yunet_takes_several_pictures(found):
+    picture = np.zeros((2, 160, 96, 3), np.uint8)
+    picture[0, :128, :96] = skimage.data.astronaut()[40:168, 170:266]
+    both = jax.jit(yunet.detect)(yunet.weights(), picture)
+    alone = jax.jit(yunet.detect)(yunet.weights(), picture[:1])
+    for two, one in zip(both, alone, strict=True):
+        assert two.shape[:2] == (2, 20 * 12 + 10 * 6 + 5 * 3)
+        np.testing.assert_allclose(two[:1], one, rtol=1e-4, atol=1e-2)
 
 
 # The face in the astronaut's picture, forehead to chin.
 ASTRONAUT = Box(172, 66, 104)
 
 
-def test_the_astronaut_is_found(lbp):
-    (box,) = lbp(skimage.data.astronaut())
-    assert overlap(box, ASTRONAUT) > 0.8
+def test_the_astronaut_is_found(detector):
+    (face,) = detector(skimage.data.astronaut())
+    assert overlap(face.box, ASTRONAUT) > 0.8
+    assert face.score > 0.9
+    right, left, nose, *mouth = face.landmarks
+    assert right[0] < nose[0] < left[0]
+    assert max(right[1], left[1]) < nose[1] < min(corner[1] for corner in mouth)
 
 
 @pytest.mark.parametrize("scale", [0.7, 1.5, 4])
-def test_found_at_any_size_of_picture(lbp, scale):
+def test_found_at_any_size_of_picture(detector, scale):
     picture = Image.fromarray(skimage.data.astronaut())
     side = round(512 * scale)
-    boxes = lbp(np.asarray(picture.resize((side, side))))
-    assert overlap(boxes[0], Box(*(value * scale for value in ASTRONAUT))) > 0.7
+    faces = detector(np.asarray(picture.resize((side, side))))
+    assert overlap(faces[0].box, Box(*(value * scale for value in ASTRONAUT))) > 0.7
 
 
-def test_several_faces_largest_first(lbp):
+def test_several_faces_largest_first(detector):
     face = Image.fromarray(skimage.data.astronaut()[20:220, 120:320])
     picture = Image.new("RGB", (500, 260), "gray")
     picture.paste(face.resize((160, 160)), (20, 60))
     picture.paste(face, (250, 30))
-    boxes = lbp(np.asarray(picture))
-    assert [box.left > 250 for box in boxes] == [True, False]
+    faces = detector(np.asarray(picture))
+    assert [face.box.left > 250 for face in faces] == [True, False]
 
 
-def test_no_face_no_box(lbp):
+def test_no_face_no_box(detector):
     for picture in (skimage.data.coffee(), noise(200, 200), np.zeros((300, 300, 3), np.uint8)):
-        assert lbp(picture) == []
+        assert detector(picture) == []
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (31, 31), (32, 32), (5000, 40)])
-def test_odd_sizes(lbp, shape):
-    assert isinstance(lbp(noise(*shape)), list)
+def test_odd_sizes(detector, shape):
+    assert isinstance(detector(noise(*shape)), list)
+
+
+@pytest.mark.parametrize("angle", [-30, -20, 20, 40])
+def test_turned_faces_are_found_and_levelled(detector, angle):
+    turned = Image.fromarray(skimage.data.astronaut()).rotate(angle, Image.Resampling.BICUBIC)
+    (face,) = detector(np.asarray(turned))
+    # She leans by some four degrees herself.
+    assert face.roll == pytest.approx(4 - angle, abs=5)
+
+
+def test_an_upright_face_is_not_turned(detector):
+    (face,) = detector(skimage.data.astronaut())
+    assert face.roll == 0
+
+
+def test_a_small_face_in_a_large_picture(detector):
+    """At 640 pixels this face has ten; it is found at 1,280."""
+    picture = np.full((2560, 2560, 3), 120, np.uint8)
+    face = Image.fromarray(skimage.data.astronaut()[:300, 80:380]).resize((120, 120))
+    picture[1500:1620, 2000:2120] = face
+    (found,) = detector(picture)
+    assert overlap(found.box, Box(2036.8, 1526.4, 41.6)) > 0.6
+
+
+@pytest.mark.parametrize("size", [48, 200, 900])
+def test_a_face_that_fills_the_picture(detector, size):
+    face = Image.fromarray(skimage.data.astronaut()[66:170, 172:276]).resize((size, size))
+    (found,) = detector(np.asarray(face))
+    assert overlap(found.box, Box(0, 0, size)) > 0.6
+
+
+def test_the_box_stays_where_it_is_when_a_picture_is_cut(detector):
+    """The mean over the places that see a face moves less than the best of them."""
+    (face,) = detector(skimage.data.astronaut())
+    for pixels in range(1, 9):
+        (again,) = detector(skimage.data.astronaut()[pixels:, pixels:])
+        left, top, side = again.box
+        assert overlap(face.box, Box(left + pixels, top + pixels, side)) > 0.95
 
 
 def fake_cv2(found):
@@ -134,7 +170,7 @@ def fake_cv2(found):
     class Error(Exception):
         pass
 
-    def create(path, config, size):
+    def create(path, config, size, score_threshold):
         if path.endswith("bad.onnx"):
             raise Error
         return Network()
@@ -142,19 +178,22 @@ def fake_cv2(found):
     return types.SimpleNamespace(FaceDetectorYN=types.SimpleNamespace(create=create), error=Error)
 
 
-def test_yunet_boxes_become_frames(monkeypatch, tmp_path):
+def test_opencvs_boxes_become_frames(monkeypatch, tmp_path):
     model = tmp_path / "yunet.onnx"
     model.touch()
     rows = np.zeros((3, 15), np.float32)
-    # Width, height: the frame is as high as the face; the third lies within the second.
+    # Left, top, width, height; the third lies within the second.
     rows[:, :4] = [(40, 5, 10, 12), (10, 10, 20, 24), (15, 15, 8, 8)]
     monkeypatch.setitem(sys.modules, "cv2", fake_cv2(rows))
-    assert YuNetDetector(model)(noise(40, 60)) == [Box(8, 10, 24), Box(39, 5, 12)]
+    boxes = [face.box for face in YuNetDetector(model)(noise(40, 60))]
+    sides = [FRAME_SIDE * (w * h) ** 0.5 for w, h in ((20, 24), (10, 12))]
+    expected = [Box.around(20, 22, sides[0]), Box.around(45, 11, sides[1])]
+    np.testing.assert_allclose(boxes, expected, rtol=1e-6)
     monkeypatch.setitem(sys.modules, "cv2", fake_cv2(None))
     assert YuNetDetector(model)(noise(40, 60)) == []
 
 
-def test_yunet_without_opencv_or_model(monkeypatch, tmp_path):
+def test_opencv_is_missing_or_refuses_the_file(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "cv2", fake_cv2(None))
     with pytest.raises(UserError, match="no YuNet model file"):
         YuNetDetector(tmp_path / "no.onnx")
@@ -164,3 +203,35 @@ def test_yunet_without_opencv_or_model(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(UserError, match=r"\[video\]"):
         YuNetDetector(tmp_path / "bad.onnx")
+
+
+def test_opencv_sees_a_small_picture(monkeypatch, tmp_path):
+    """YuNet sees faces of up to 300 to 500 pixels: large pictures are shrunk for it."""
+    asked = []
+
+    class Network:
+        def setInputSize(self, size):  # noqa: N802
+            asked.append(size)
+
+        def detect(self, picture):
+            height, width = picture.shape[:2]
+            side = 0.6 * height
+            row = np.zeros((1, 15), np.float32)
+            row[0, :4] = (width - side) / 2, (height - side) / 2, side, side
+            row[0, 14] = 0.9
+            return 1, row
+
+    cv2 = fake_cv2(None)
+    cv2.FaceDetectorYN.create = lambda *_, **__: Network()
+    monkeypatch.setitem(sys.modules, "cv2", cv2)
+    (tmp_path / "yunet.onnx").touch()
+    detector = YuNetDetector(tmp_path / "yunet.onnx")
+    for height, width in ((400, 600), (1200, 1000), (4600, 3061)):
+        (face,) = detector(np.zeros((height, width, 3), np.uint8))
+        assert face.box.side == pytest.approx(0.6 * height * FRAME_SIDE, rel=0.01)
+        assert max(asked[-1]) <= 640
+
+
+def test_whole_picture_is_the_largest_square_in_the_middle():
+    assert [face.box for face in whole_picture(noise(40, 60))] == [Box(10, 0, 40)]
+    assert [face.box for face in whole_picture(noise(61, 40))] == [Box(0, 10.5, 40)]

@@ -15,7 +15,8 @@ from commands import fails_here, run
 from PIL import Image
 
 from deep_emotion_jax import Predictor
-from deep_emotion_jax.data.detectors import Box, whole_picture
+from deep_emotion_jax.data.crop import Box
+from deep_emotion_jax.data.detectors import FoundFace, whole_picture
 
 for name in ("onnx", "onnxruntime"):
     pytest.importorskip(name, reason="the export extra is not installed")
@@ -57,7 +58,11 @@ def probabilities(browser):
 
 
 def expected(pixels, detector=whole_picture):
-    (face,) = Predictor.from_pretrained("deep_emotion.fer2013", detector).predict(pixels).faces
+    (face,) = (
+        Predictor.from_pretrained("deep_emotion.fer2013", detector, mirror=False)
+        .predict(pixels)
+        .faces
+    )
     return face.expression, list(face.probabilities.values())
 
 
@@ -106,7 +111,7 @@ def test_the_square_can_be_moved(page, browser):
             clientY: box.top + box.height * 116 / 512}));
     """)
     wait(browser, lambda b: probabilities(b) != before)
-    box = lambda _: [Box(160, 52, 128)]  # noqa: E731
+    box = lambda _: [FoundFace(Box(160, 52, 128))]  # noqa: E731
     label, shares = expected(skimage.data.astronaut(), box)
     wait(browser, lambda b: abs(np.subtract(probabilities(b), shares)).max() < 0.01)
     assert label == "happy"

@@ -19,7 +19,8 @@ from PIL import Image
 
 from deep_emotion_jax import Predictor, load_pretrained
 from deep_emotion_jax.__main__ import main
-from deep_emotion_jax.data.detectors import Box, whole_picture
+from deep_emotion_jax.data.crop import Box
+from deep_emotion_jax.data.detectors import FoundFace, whole_picture
 from deep_emotion_jax.data.pictures import Picture
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.inference import drawing
@@ -38,7 +39,7 @@ def predictor():
 
 @pytest.fixture(scope="module")
 def of_faces():
-    return Predictor.from_pretrained("deep_emotion.fer2013", whole_picture)
+    return Predictor.from_pretrained("deep_emotion.fer2013", whole_picture, mirror=False)
 
 
 @pytest.fixture(scope="module")
@@ -117,9 +118,9 @@ def test_many_faces_and_none_in_a_picture(golden):
     row = np.concatenate(list(np.repeat(images, 3, axis=3)), axis=1)
 
     def columns(picture):
-        return [Box(x, 0, 48) for x in range(0, picture.shape[1] - 47, 48)]
+        return [FoundFace(Box(x, 0, 48)) for x in range(0, picture.shape[1] - 47, 48)]
 
-    predictor = Predictor(load_pretrained("deep_emotion.fer2013"), columns)
+    predictor = Predictor(load_pretrained("deep_emotion.fer2013"), columns, mirror=False)
     wide = np.concatenate([row] * 5, axis=1)  # More than a batch.
     pictures = [Picture("", pixels) for pixels in (row[:, :47], wide, row[:, :96], row[:, :40])]
     none, many, two, none_again = predictor.stream(pictures)
@@ -159,7 +160,7 @@ def test_region_of_the_identity(attention, inset):
     model = small(attention)
 
     def frame(picture):
-        return [Box(10, 20, 96)]
+        return [FoundFace(Box(10, 20, 96))]
 
     (face,) = (
         Predictor(Trained(model, ("a", "b"), {}), frame)
@@ -318,7 +319,12 @@ def test_command_json(capsys, astronaut):
 
 
 def test_command_csv(capsys, tmp_path, golden):
-    images, expected = golden
+    """The command's answer is the mean of the wide network's for the face and its mirror."""
+    images, _ = golden
+    model = load_pretrained("deep_emotion_wide.fer2013").model
+    sides = np.concatenate([images, images[:, :, ::-1]]) / np.float32(255)
+    expected = np.asarray(jax.nn.softmax(nnx.jit(lambda net, x: net(x))(model, sides)))
+    expected = expected.reshape(2, len(images), -1).mean(axis=0)
     for name, image in zip(("a,b", 'c"d', "e\nf"), images, strict=False):
         Image.fromarray(image[..., 0]).save(tmp_path / f"{name}.png")
     assert main(["predict", str(tmp_path), "--csv", "--detector", "none"]) == 0
