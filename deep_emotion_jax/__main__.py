@@ -1,30 +1,42 @@
-"""python -m deep_emotion_jax COMMAND: what can be done with a trained network.
+"""Use a trained network: predict, try it in the browser, or export it.
 
-Every command is a module `cli.<command>` with `configure(parser)`, which adds its arguments,
-and `run(arguments)`, which returns the exit code. What takes long to import is imported in `run`.
+Example:
+  deep-emotion predict photo.jpg --save out
 
-Exit codes: 0 done; 1 done, but for files that could not be read; 2 a mistake in the arguments or
-the settings; 130 interrupted.
+Exit codes: 0 done; 1 done, but some files could not be read; 2 a mistake in the arguments or the
+settings; 130 interrupted.
 """
+
+# This is the console script `deep-emotion`, also python -m deep_emotion_jax. Each command is a
+# module of `cli` with `configure(parser)`, which adds its arguments, and `run(arguments)`, which
+# returns the exit code. Slow imports are made in `run`, so that --help is fast.
 
 import argparse
 import importlib
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
+from deep_emotion_jax import __version__
+from deep_emotion_jax.cli.options import HelpFormatter
 from deep_emotion_jax.errors import UserError
 
 COMMANDS = {
-    "predict": "name the expressions in pictures, videos or before the webcam",
+    "predict": "name the expressions in pictures, videos or in front of the webcam",
     "demo": "serve a web page to try it on",
     "export": "write a network for other programs: ONNX, StableHLO, or a web page",
 }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command and returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m deep_emotion_jax", allow_abbrev=False)
+def make_parser() -> argparse.ArgumentParser:
+    """Build the parser of all commands."""
+    as_module = Path(sys.argv[0]).name == "__main__.py"
+    prog = "python -m deep_emotion_jax" if as_module else "deep-emotion"
+    parser = argparse.ArgumentParser(
+        prog=prog, description=__doc__, formatter_class=HelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"deep-emotion {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, summary in COMMANDS.items():
         module = importlib.import_module(f"deep_emotion_jax.cli.{name}")
@@ -32,12 +44,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             name,
             help=summary,
             description=module.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=HelpFormatter,
             allow_abbrev=False,
         )
         module.configure(command)
         command.set_defaults(run=module.run)
-    arguments = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return the exit code."""
+    arguments = make_parser().parse_args(argv)
     try:
         code: int = arguments.run(arguments)
         sys.stdout.flush()
@@ -47,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Whoever read has had enough (`| head`); without this the interpreter complains at exit.
+        # The reader has closed the pipe (`| head`). Without this, Python complains at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return code

@@ -1,6 +1,10 @@
-"""Serves a web page on this computer: a picture or the webcam in, expression and reasons out.
+"""Serve a web page on this computer that names the expression in a picture or webcam image.
 
-Needs Gradio: pip install 'deep-emotion-jax[demo]'. Nothing leaves the computer.
+Pictures stay on this computer. Needs Gradio, the extra "demo": in the project's folder, run
+pip install ".[demo]".
+
+Example:
+  deep-emotion demo --port 8000
 """
 
 import argparse
@@ -8,40 +12,48 @@ import os
 import sys
 import tempfile
 
+from deep_emotion_jax.cli.options import add_device, network
 from deep_emotion_jax.errors import UserError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the command's arguments."""
+    """Add the command's arguments."""
     parser.add_argument(
         "--model",
+        type=network,
         action="append",
         default=[],
         metavar="PATH",
-        help="a .safetensors file to choose from, besides the package's networks; may be repeated",
+        help="a .safetensors file to offer besides the package's networks; may be repeated "
+        "(default: none)",
     )
     parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to listen on (default: %(default)s, this computer alone)",
+        help="address to listen on (default: %(default)s, this computer only)",
     )
-    parser.add_argument("--port", type=int, help="default: the first free one from 7860")
+    parser.add_argument(
+        "--port", type=int, help="port to listen on (default: the first free one from 7860)"
+    )
+    add_device(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serves the page until it is interrupted.
+    """Serve the page until it is interrupted.
 
     Raises:
       UserError: without Gradio, or if a network cannot be loaded or nothing can listen there.
     """
     if arguments.port is not None and not 1 <= arguments.port <= 65535:
-        raise UserError(f"port {arguments.port} does not exist; choose one from 1 to 65535")
+        raise UserError(f"--port {arguments.port} is no port; choose one from 1 to 65535")
     with tempfile.TemporaryDirectory(prefix="deep-emotion-demo-") as folder:
         from deep_emotion_jax.data.detectors import FaceDetector
         from deep_emotion_jax.inference.predictor import Predictor
         from deep_emotion_jax.pretrained import pretrained_names
+        from deep_emotion_jax.runtime.devices import choose_devices
 
-        # Before Gradio, whose import takes long.
+        choose_devices(arguments.device)
+        # Before Gradio, which takes long to import.
         detector = FaceDetector()
         names = [*pretrained_names(), *arguments.model]
         predictors = {name: Predictor.from_pretrained(name, detector) for name in names}
@@ -52,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
             if error.name != "gradio":
                 raise
             raise UserError(
-                "the demo needs Gradio: pip install 'deep-emotion-jax[demo]'"
+                'the demo needs Gradio: pip install ".[demo]" in the project\'s folder'
             ) from error
         if arguments.host not in ("127.0.0.1", "::1", "localhost"):
             print(

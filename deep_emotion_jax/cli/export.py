@@ -1,42 +1,59 @@
-"""Writes a network for use without this package: ONNX, StableHLO, or a web page.
+"""Write a network for use without this package: ONNX, StableHLO, or a web page.
 
-Every file is run before it is written, and must give the network's own numbers. --stablehlo also
-writes FILE.json: classes, preprocessing and outputs, which the ONNX file holds in its metadata.
---web needs npm (Node.js) and a network connection once, to fetch ONNX Runtime for the browser; the
-page then runs from any static server, such as python -m http.server, and talks to no other.
+Every file is run before it is written and must give the network's logits. --stablehlo also writes
+FILE.json with classes, preprocessing and outputs; an ONNX file holds them in its metadata. --web
+needs npm (Node.js) and a network connection once, to fetch ONNX Runtime for the browser; the page
+then runs from any static server, such as python -m http.server, and contacts no other host.
+
+Needs the extra "export": in the project's folder, run pip install ".[export]".
+
+Example:
+  deep-emotion export --onnx fer.onnx --web site
 """
 
 import argparse
 import json
 from pathlib import Path
 
+from deep_emotion_jax.cli.options import network, path
 from deep_emotion_jax.errors import UserError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the command's arguments."""
+    """Add the command's arguments."""
     parser.add_argument(
         "--model",
+        type=network,
         default="deep_emotion.fer2013",
         metavar="NAME_OR_PATH",
         help="a network of the package or a .safetensors file (default: %(default)s)",
     )
-    parser.add_argument("--onnx", type=Path, metavar="FILE", help="for ONNX Runtime and others")
-    parser.add_argument("--stablehlo", type=Path, metavar="FILE", help="for jax.export.deserialize")
     parser.add_argument(
-        "--web", type=Path, metavar="DIR", help="a page that runs it in the browser"
+        "--onnx", type=path, metavar="FILE", help="write for ONNX Runtime and others (default: no)"
+    )
+    parser.add_argument(
+        "--stablehlo",
+        type=path,
+        metavar="FILE",
+        help="write for jax.export.deserialize (default: no)",
+    )
+    parser.add_argument(
+        "--web",
+        type=path,
+        metavar="DIR",
+        help="write a page that runs it in the browser (default: no)",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exports.
+    """Export.
 
     Raises:
       UserError: for no file to write, a network that cannot be loaded or exported, a missing
         extra or npm, or a place that cannot be written.
     """
     if not (arguments.onnx or arguments.stablehlo or arguments.web):
-        raise UserError("say what to write: --onnx FILE, --stablehlo FILE or --web DIR")
+        raise UserError("nothing to write: give --onnx FILE, --stablehlo FILE or --web DIR")
 
     from deep_emotion_jax.export import programs
     from deep_emotion_jax.export.webpage import write_page

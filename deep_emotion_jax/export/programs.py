@@ -138,4 +138,6 @@ def _quick_jit(function: Any) -> Any:
 
 
 def _no_extra(error: ImportError) -> UserError:
-    return UserError(f"exporting needs more ({error}): pip install 'deep-emotion-jax[export]'")
+    return UserError(
+        f'the export needs its extra ({error}): pip install ".[export]" in the project\'s folder'
+    )

@@ -79,7 +79,8 @@ def with_boxes(prediction: Prediction, largest: int = LARGEST) -> Image.Image:
     width, height = (max(1, round(length * scale)) for length in picture.size)
     picture = picture.resize((width, height))
     pen = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(max(FONT_SIZE, longest * LABEL))
+    font_size = max(FONT_SIZE, longest * LABEL)
+    font = ImageFont.load_default(font_size)
     for i, face in enumerate(prediction.faces):
         left, top, _ = (value * scale for value in face.box)
         colour = COLOURS[i % len(COLOURS)]
@@ -90,7 +91,7 @@ def with_boxes(prediction: Prediction, largest: int = LARGEST) -> Image.Image:
             _outline(pen, [tuple(corner) for corner in face.region * scale], REGION, 1)
         text = f"{i + 1} {answer(face)}"
         right = width - font.getlength(text) - 3
-        _tag(pen, (max(3, min(left, right)), max(3, top - font.size - 6)), text, colour, font)
+        _tag(pen, (max(3, min(left, right)), max(3, top - font_size - 6)), text, colour, font)
     return picture
 
 

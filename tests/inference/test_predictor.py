@@ -300,7 +300,7 @@ def test_command_table_and_annotated_pictures(capsys, monkeypatch, astronaut, tm
     assert header.split() == ["expression", "prob.", "left", "top", "side", "picture"]
     assert row.split()[0] == "happy"
     assert row.split()[-1] == "astronaut.png"
-    assert err == f"1 annotated pictures in {tmp_path / 'out'}\n"
+    assert err == f"1 annotated picture: {tmp_path / 'out' / 'astronaut.png.faces.png'}\n"
     with Image.open(tmp_path / "out" / "astronaut.png.faces.png") as image:
         assert image.size[0] > 512
 
