@@ -71,6 +71,25 @@ def read_files(
             yield path, read()
 
 
+@contextlib.contextmanager
+def open_member(path: Path, *names: str) -> Iterator[tuple[Path, IO[bytes]] | None]:
+    """Opens the first member of a zip archive that has one of these file names, however large.
+
+    Yields:
+      Its path, `archive / member`, and a stream of its content; None if there is no such member.
+
+    Raises:
+      UserError: the archive is damaged, here or while the stream is read.
+    """
+    with _zip_errors(path), zipfile.ZipFile(path) as archive:
+        for member in archive.namelist():
+            if Path(member.replace("\\", "/")).name.lower() in names:
+                with archive.open(member) as file:
+                    yield path / member, file
+                return
+    yield None
+
+
 def by_key(paths: Iterable[Path], key: Callable[[Path], str]) -> dict[str, Path]:
     """Files by the key that names their example.
 

@@ -104,16 +104,12 @@ For the ferplus config, put fer2013new.csv beside it, which is in
             for face in faces:
                 yield face, {"label": face.label}
             return
-        votes_path = (path if path.is_dir() else path.parent) / "fer2013new.csv"
+        votes_path = ferplus.find(path)
         by_row = sources.has_row_order(source)
-        if not by_row and source.name == "train.csv":
+        if not by_row and sources.is_training_only(source):
             raise UserError(
                 f"FER+ names its faces by their row in the challenge's file, which {source} does "
                 "not tell; give fer2013.tar.gz, fer2013.csv or icml_face_data.csv instead."
-            )
-        if not votes_path.is_file():
-            raise UserError(
-                f"{votes_path} does not exist; get it from https://github.com/microsoft/FERPlus."
             )
         join = ferplus.join if by_row else ferplus.join_by_name
         for face, votes in join(faces, source, votes_path):

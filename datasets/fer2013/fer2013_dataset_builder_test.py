@@ -1,5 +1,6 @@
 """Every source of FER-2013, written in its true layout, and all that can be wrong with one."""
 
+import gzip
 import io
 import logging
 import os
@@ -131,6 +132,86 @@ IMAGE_SOURCES = {
 }
 
 
+def write_gz(path, write):
+    write(path.with_suffix(""))
+    path.write_bytes(gzip.compress(path.with_suffix("").read_bytes()))
+    path.with_suffix("").unlink()
+
+
+def write_odd_csv(path):
+    """As spreadsheets write it: BOM, CRLF, quotes, other columns, other case, another order."""
+    lines = ['usage,"PIXELS",id, Emotion']
+    for i, row in enumerate(csv_rows()):
+        lines.append(f'{row["Usage"].lower()},"{row["pixels"]}",{i},{row["emotion"]}')
+    path.write_bytes(("\ufeff" + "\r\n".join([*lines, "", ""])).encode())
+
+
+def write_linked_folder(raw):
+    disk = raw.parent / "another disk"
+    write_folder(disk)
+    for split in ("train", "test"):
+        (raw / split).symlink_to(disk / split)
+    (raw / "train" / "again").symlink_to(disk / "train")
+
+
+def renamed(ending):
+    return {name.replace(".jpg", ending): data for name, data in archive_members().items()}
+
+
+def pngs(ending):
+    members = {}
+    for name, data in archive_members().items():
+        file = io.BytesIO()
+        Image.open(io.BytesIO(data)).save(file, "PNG")
+        members[name.replace(".jpg", ending)] = file.getvalue()
+    return members
+
+
+def zip_of_csv(raw, name="archive.zip", member="fer2013/fer2013.csv"):
+    write_csv(raw.parent / "unzipped.csv")
+    write_zip(raw / name, {member: (raw.parent / "unzipped.csv").read_bytes()})
+
+
+JUNK = {
+    "__MACOSX/train/angry/._Training_1.jpg": b"x",
+    ".DS_Store": b"x",
+    "train/angry/Thumbs.db": b"x",
+    "train/angry/desktop.ini": b"x",
+}
+# Rows keep their order in a table; images have keys of their own.
+OTHER_CSV_SOURCES = {
+    "csv.gz": lambda raw: write_gz(raw / "fer2013.csv.gz", write_csv),
+    "icml.csv.gz": lambda raw: write_gz(raw / "icml_face_data.csv.gz", write_csv),
+    "odd csv": lambda raw: write_odd_csv(raw / "fer2013.csv"),
+    "odd name": lambda raw: write_csv(raw / "archive (1)" / "FER2013.CSV"),
+    "csv in a zip": zip_of_csv,
+    "csv in a zip below": lambda raw: [(raw / "ä b").mkdir(), zip_of_csv(raw / "ä b")],
+    "csv among others": lambda raw: [
+        *(write_csv(raw / "train.csv"), write_csv(raw / "deep" / "icml_face_data.csv"))
+    ],
+}
+OTHER_IMAGE_SOURCES = {
+    "links": write_linked_folder,
+    "png": lambda raw: write_folder(raw, pngs(".png")),
+    "PNG": lambda raw: write_folder(raw / "archive (1)", pngs(".PNG")),
+    "JPG": lambda raw: write_folder(raw, renamed(".JPG")),
+    "jpeg": lambda raw: write_folder(raw, renamed(".jpeg")),
+    "png named jpg": lambda raw: write_folder(raw, pngs(".jpg")),
+    "zip of png": lambda raw: write_zip(raw / "archive.ZIP", pngs(".png")),
+    "zip below": lambda raw: [
+        *((raw / "archive (1)").mkdir(), write_zip(raw / "archive (1)/archive (1).zip"))
+    ],
+    "backslashes": lambda raw: write_zip(
+        raw / "archive.zip", {n.replace("/", "\\"): d for n, d in archive_members().items()}
+    ),
+    "junk": lambda raw: write_folder(raw, archive_members() | JUNK),
+    "junk in a zip": lambda raw: write_zip(raw / "archive.zip", archive_members() | JUNK),
+    "unpacked beside a zip below": lambda raw: [
+        *(write_folder(raw), (raw / "old").mkdir(), write_zip(raw / "old/archive.zip", {}))
+    ],
+}
+
+
 def prepare(tmp_path, manual_dir, config="default"):
     builder = Builder(data_dir=tmp_path / "data", config=config)
     common.prepare(builder, manual_dir)
@@ -154,9 +235,9 @@ def error(tmp_path, manual_dir, config="default"):
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", CSV_SOURCES)
+@pytest.mark.parametrize("name", CSV_SOURCES | OTHER_CSV_SOURCES)
 def test_csv_sources(tmp_path, raw, name):
-    CSV_SOURCES[name](raw)
+    (CSV_SOURCES | OTHER_CSV_SOURCES)[name](raw)
     builder = prepare(tmp_path, raw)
     splits = load(builder)
     assert {split: len(examples) for split, examples in splits.items()} == COUNTS
@@ -167,9 +248,9 @@ def test_csv_sources(tmp_path, raw, name):
         np.testing.assert_array_equal(example["image"], PIXELS[i][..., None])
 
 
-@pytest.mark.parametrize("name", IMAGE_SOURCES)
+@pytest.mark.parametrize("name", IMAGE_SOURCES | OTHER_IMAGE_SOURCES)
 def test_image_sources(tmp_path, raw, name):
-    IMAGE_SOURCES[name](raw)
+    (IMAGE_SOURCES | OTHER_IMAGE_SOURCES)[name](raw)
     splits = load(prepare(tmp_path, raw))
     assert {split: len(examples) for split, examples in splits.items()} == COUNTS
     for member, data in archive_members().items():
@@ -179,6 +260,27 @@ def test_image_sources(tmp_path, raw, name):
         np.testing.assert_array_equal(
             example["image"], np.asarray(Image.open(io.BytesIO(data)))[..., None]
         )
+
+
+def test_raw_data_that_cannot_be_written_to(tmp_path, raw):
+    write_folder(raw)
+    before = sorted(raw.rglob("*"))
+    for path in (raw, *before):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        assert prepare(tmp_path, raw).info.splits["train"].num_examples == 7
+    finally:
+        for path in (raw, *before):
+            path.chmod(0o755)
+    assert sorted(raw.rglob("*")) == before
+
+
+def test_ferplus_finds_its_parts_at_any_depth(tmp_path, raw):
+    (raw / "FERPlus/data").mkdir(parents=True)
+    write_ferplus(raw / "FERPlus/data/fer2013new.csv")
+    (raw / "kaggle").mkdir()
+    zip_of_csv(raw / "kaggle")
+    assert prepare(tmp_path, raw, "ferplus").info.splits["validation"].num_examples == 2
 
 
 def test_jpeg_bytes_are_stored_unchanged(raw):
@@ -293,6 +395,17 @@ MALFORMED = {
     "endless line": (changed_row(pixels="1 " * 100_000), "not CSV text"),
     "cut csv": (cut("fer2013.csv", 0.5), "values for 3 columns"),
     "cut tar": (cut("fer2013.tar.gz", 0.5), "not a whole tar.gz"),
+    "cut gz": (
+        lambda raw: [
+            write_gz(raw / "fer2013.csv.gz", write_csv),
+            (raw / "fer2013.csv.gz").write_bytes((raw / "fer2013.csv.gz").read_bytes()[:20_000]),
+        ],
+        "not a whole gz file",
+    ),
+    "two archives below": (
+        lambda raw: [(raw / "x").mkdir(), write_zip(raw / "x/a.zip"), write_zip(raw / "x/b.zip")],
+        "several archives (x/a.zip, x/b.zip)",
+    ),
     "empty tar": (cut("fer2013.tar.gz", 0), "not a whole tar.gz"),
     "cut zip": (cut("archive.zip", 0.9), "not a whole zip"),
     "damaged zip": (damaged_member, "not a whole zip"),

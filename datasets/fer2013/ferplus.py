@@ -9,6 +9,7 @@ import numpy as np
 
 from datasets.fer2013 import rows
 from datasets.fer2013.sources import Face, read_rows
+from deep_emotion_jax.data.folders import walk
 from deep_emotion_jax.errors import UserError
 
 LABELS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
@@ -48,6 +49,23 @@ def distribution(votes: np.ndarray) -> np.ndarray:
     """
     counted = np.where(votes > 1, votes, 0)[..., : len(LABELS)]
     return (counted / np.maximum(counted.sum(-1, keepdims=True), 1)).astype(np.float32)
+
+
+def find(path: Path) -> Path:
+    """Returns the path of `fer2013new.csv`, anywhere below a folder or beside a file.
+
+    Raises:
+      UserError: it is not there.
+    """
+    folder = path if path.is_dir() else path.parent
+    beside = folder / "fer2013new.csv"
+    if beside.is_file():
+        return beside
+    if path.is_dir():
+        for file in walk(path):
+            if file.name == "fer2013new.csv" and file.is_file():
+                return file
+    raise UserError(f"{beside} does not exist; get it from https://github.com/microsoft/FERPlus.")
 
 
 def votes_of(keys: Sequence[str], path: Path) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The files in which FER-2013 is handed round, read into one form."""
 
+import contextlib
 import csv
 import gzip
 import hashlib
@@ -16,6 +17,7 @@ from absl import logging
 from PIL import Image
 
 from datasets import archives, common
+from deep_emotion_jax.data.folders import walk
 from deep_emotion_jax.errors import UserError
 
 LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
@@ -23,7 +25,15 @@ USAGES = ("Training", "PublicTest", "PrivateTest")
 SIZE = 48
 
 # One row per face in the challenge's order, split named: the best there is, and what FER+ needs.
-_ROW_FILES = ("fer2013.csv", "fer2013/fer2013.csv", "fer2013.tar.gz", "icml_face_data.csv")
+_TABLES = ("fer2013.csv", "icml_face_data.csv")
+_ROW_FILES = (
+    "fer2013.csv",
+    "fer2013.csv.gz",
+    "fer2013.tar.gz",
+    *("icml_face_data.csv", "icml_face_data.csv.gz"),
+)
+_TRAIN_FILES = ("train.csv", "train.csv.gz")
+_IMAGES = (".jpg", ".jpeg", ".png")
 _FACE_NAME = re.compile(rf"({'|'.join(USAGES)})_\w+")
 # A row has less than 10,000 characters, the table 301 MB. Without bounds a small archive could
 # unpack to more than memory holds.
@@ -55,38 +65,55 @@ def find(path: Path) -> Path:
     """Returns the file or folder to read FER-2013 from; the README gives the order of preference.
 
     Args:
-      path: one of the sources itself, or the folder that holds it.
+      path: one of the sources itself, or a folder that holds it, at any depth.
 
     Raises:
       UserError: nothing is found, or several zip archives.
     """
     if path.is_file():
         return path
-    for name in _ROW_FILES:
-        if (path / name).is_file():
-            return path / name
-    archives = sorted(path.glob("*.zip"))
-    if len(archives) > 1:
-        names = ", ".join(archive.name for archive in archives)
+    # Shallow files first.
+    below = sorted((file for file in walk(path) if file.is_file()), key=lambda p: len(p.parts))
+
+    def named(*names: str) -> list[Path]:
+        return [file for name in names for file in below if file.name.lower() == name]
+
+    if tables := named(*_ROW_FILES):
+        return tables[0]
+    packed = [file for file in below if file.name.lower().endswith(".zip")]
+    beside = [file for file in packed if file.parent == path]
+    has_images = any(
+        _FACE_NAME.fullmatch(file.stem) for file in below if file.suffix.lower() in _IMAGES
+    )
+    if not beside and has_images:
+        return path
+    packed = beside or packed
+    if len(packed) > 1:
+        names = ", ".join(archive.relative_to(path).as_posix() for archive in packed)
         raise UserError(
             f"{path} holds several archives ({names}); give the path of the one to use."
         )
-    if archives:
-        return archives[0]
-    if any(_FACE_NAME.fullmatch(image.stem) for image in path.rglob("*.jpg")):
-        return path
-    if (path / "train.csv").is_file():
-        return path / "train.csv"
-    found = ", ".join(sorted(entry.name for entry in path.iterdir())[:8])
+    if found := packed or named(*_TRAIN_FILES):
+        return found[0]
+    there = ", ".join(sorted(entry.name for entry in path.iterdir())[:8])
     raise UserError(
         f"{path} holds none of {', '.join(_ROW_FILES)}, *.zip, <class>/Training_*.jpg or train.csv "
-        f"(found: {found}); the README of datasets/fer2013 tells where to get them."
+        f"(found: {there}); the README of datasets/fer2013 tells where to get them."
     )
 
 
 def has_row_order(source: Path) -> bool:
     """Tells whether a source has the challenge's rows in their order, as FER+ needs them."""
-    return source.name.endswith((".csv", ".tar.gz")) and source.name != "train.csv"
+    name = source.name.lower()
+    if name.endswith(".zip"):
+        with archives.open_member(source, *_TABLES) as table:
+            return table is not None
+    return name.endswith((".csv", ".csv.gz", ".tar.gz")) and not is_training_only(source)
+
+
+def is_training_only(source: Path) -> bool:
+    """Tells whether a source is the challenge's `train.csv`."""
+    return source.name.lower() in _TRAIN_FILES
 
 
 def read(source: Path) -> Iterator[Face]:
@@ -98,20 +125,33 @@ def read(source: Path) -> Iterator[Face]:
     Raises:
       UserError: the first malformed thing, with its file and line.
     """
-    if source.is_dir() or source.suffix == ".zip":
+    name = source.name.lower()
+    if source.is_dir():
         yield from _read_images(source)
-    elif source.suffix == ".csv":
+    elif name.endswith(".zip"):
+        with archives.open_member(source, *_TABLES) as table:
+            if table is not None:
+                path, content = table
+                yield from _read_csv(content, path)
+                return
+        yield from _read_images(source)
+    elif name.endswith(".csv"):
         with source.open("rb") as file:
             yield from _read_csv(file, source)
-    elif source.name.endswith(".tar.gz"):
+    elif name.endswith(".csv.gz"):
+        with _gzip_errors(source, "gz"), gzip.open(source) as unpacked:
+            yield from _read_csv(io.BufferedReader(unpacked), source)
+    elif name.endswith(".tar.gz"):
         yield from _read_tar(source)
     else:
-        raise UserError(f"{source} is not a .csv, .tar.gz or .zip file, nor a folder of images.")
+        raise UserError(
+            f"{source} is not a .csv, .csv.gz, .tar.gz or .zip file, nor a folder of images."
+        )
 
 
 def _read_images(source: Path) -> Iterator[Face]:
     seen: dict[str, Path] = {}
-    for path, data in archives.read_files(source):
+    for path, data in archives.read_files(source, _IMAGES):
         # Kaggle's test/ folder mixes PublicTest and PrivateTest: only the file name knows.
         name = _FACE_NAME.fullmatch(path.stem)
         if not name:
@@ -139,22 +179,28 @@ def _read_images(source: Path) -> Iterator[Face]:
 
 
 def _read_tar(source: Path) -> Iterator[Face]:
+    with (
+        _gzip_errors(source, "tar.gz"),
+        gzip.open(source) as plain,
+        tarfile.open(fileobj=_Bounded(plain), mode="r:") as archive,
+    ):
+        for member in archive:
+            if member.isfile() and PurePosixPath(member.name).name == "fer2013.csv":
+                file = archive.extractfile(member)
+                assert file is not None  # A regular file has content.
+                yield from _read_csv(file, source / member.name)
+                return
+    raise UserError(f"{source} holds no fer2013.csv; download it again.")
+
+
+@contextlib.contextmanager
+def _gzip_errors(source: Path, kind: str) -> Iterator[None]:
     try:
-        with (
-            gzip.open(source) as plain,
-            tarfile.open(fileobj=_Bounded(plain), mode="r:") as archive,
-        ):
-            for member in archive:
-                if member.isfile() and PurePosixPath(member.name).name == "fer2013.csv":
-                    file = archive.extractfile(member)
-                    assert file is not None  # A regular file has content.
-                    yield from _read_csv(file, source / member.name)
-                    return
+        yield
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise UserError(
-            f"{source} is not a whole tar.gz file ({error}); download it again."
+            f"{source} is not a whole {kind} file ({error}); download it again."
         ) from error
-    raise UserError(f"{source} holds no fer2013.csv; download it again.")
 
 
 class _Bounded(io.RawIOBase):
@@ -178,11 +224,13 @@ class _Bounded(io.RawIOBase):
 
 
 def read_rows(
-    file: IO[bytes], path: Path, columns: tuple[str, ...]
+    file: IO[bytes], path: Path, columns: tuple[str, ...], optional: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """Yields each row of a CSV file with a header as `"<path>, line <n>"` and column -> value.
 
     Names and values lose the spaces around them: `icml_face_data.csv` calls a column `" pixels"`.
+    The case of names does not matter; those in `columns` and `optional` are given as they stand
+    there.
 
     Raises:
       UserError: the file is not text or not CSV, has not all of `columns`, or a row has too few or
@@ -200,8 +248,9 @@ def read_rows(
             yield line
 
     reader = csv.reader(lines())
+    known = {name.lower(): name for name in (*columns, *optional)}
     try:
-        header = [name.strip() for name in next(reader, [])]
+        header = [known.get(name.strip().lower(), name.strip()) for name in next(reader, [])]
         missing = [name for name in columns if name not in header]
         if missing:
             raise UserError(
@@ -220,7 +269,9 @@ def read_rows(
 
 
 def _read_csv(file: IO[bytes], path: Path) -> Iterator[Face]:
-    for index, (where, row) in enumerate(read_rows(file, path, ("emotion", "pixels"))):
+    usages = {usage.lower(): usage for usage in USAGES}
+    rows = read_rows(file, path, ("emotion", "pixels"), ("Usage",))
+    for index, (where, row) in enumerate(rows):
         if index == 0 and "Usage" not in row:
             logging.warning(
                 "%s has no Usage column: its rows are the training split; Kaggle's test.csv has no "
@@ -229,9 +280,9 @@ def _read_csv(file: IO[bytes], path: Path) -> Iterator[Face]:
             )
         if row["emotion"] not in map(str, range(len(LABELS))):
             raise UserError(f"{where}: emotion {row['emotion']!r} is not 0 to {len(LABELS) - 1}.")
-        usage = row.get("Usage", "Training")
-        if usage not in USAGES:
-            raise UserError(f"{where}: Usage {usage!r} is not one of {', '.join(USAGES)}.")
+        usage = usages.get(row.get("Usage", "Training").lower())
+        if usage is None:
+            raise UserError(f"{where}: Usage {row['Usage']!r} is not one of {', '.join(USAGES)}.")
         try:
             pixels = bytes(map(_PIXEL_VALUES.__getitem__, row["pixels"].split()))
         except KeyError as error:
