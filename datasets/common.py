@@ -11,36 +11,23 @@ encoded bytes (`encode_png`, or a source's own JPEG) and is prepared by `prepare
 import contextlib
 import fcntl
 import io
-import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 from PIL import Image
 
+from deep_emotion_jax.data.crop import Box as Square
+from deep_emotion_jax.data.crop import crop
 from deep_emotion_jax.data.decoding import Unreadable, decode, on_background
 from deep_emotion_jax.errors import UserError
 
 SIZE = 48
 MAX_PIXELS = 1 << 22
-
-
-class Square(NamedTuple):
-    """A part of an image, in pixels; (0, 0) is the top left corner of the top left pixel."""
-
-    left: float
-    top: float
-    side: float
-
-    def meets(self, height: int, width: int) -> bool:
-        """Whether it shares pixels with a picture, is one pixel at least, and twice it at most."""
-        left, top, side = self
-        return 1 <= side <= 2 * max(height, width) and -side < left < width and -side < top < height
 
 
 def prepare(
@@ -200,16 +187,12 @@ def to_grey(image: np.ndarray, background: int = 128) -> np.ndarray:
 def face_image(
     image: np.ndarray, square: Square | None = None, background: int = 128
 ) -> np.ndarray:
-    """The one step from a picture to the network's input: grey, cut, resized.
-
-    Transparent pixels show `background`; colour becomes ITU-R 601 luma; beyond the picture's edge
-    the edge is repeated; the square is resized with Pillow's bilinear filter, which averages all
-    pixels when it shrinks. A whole grey 48 x 48 picture comes back unchanged.
+    """Grey, cut and resized to the network's input by `deep_emotion_jax.data.crop.crop`.
 
     Args:
       image: uint8, (H, W), (H, W, 3) or (H, W, 4), as `read_image` returns it.
       square: the part to keep; the largest square in the middle if None.
-      background: grey value in [0, 255].
+      background: grey value in [0, 255] behind transparent pixels.
 
     Returns:
       uint8, (48, 48).
@@ -219,20 +202,7 @@ def face_image(
     """
     pixels = to_grey(image, background)
     height, width = pixels.shape
-    if square is None:
-        side = min(height, width)
-        square = Square((width - side) / 2, (height - side) / 2, side)
-    if not square.meets(height, width):
-        raise ValueError(f"{square} is no part of a picture of {width} x {height} pixels")
-    left, top = square.left, square.top
-    right, bottom = left + square.side, top + square.side
-    margin = math.ceil(max(0, -left, -top, right - width, bottom - height))
-    if margin:
-        pixels = np.pad(pixels, margin, mode="edge")
-    box = (left + margin, top + margin, right + margin, bottom + margin)
-    return np.asarray(
-        Image.fromarray(pixels).resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=box)
-    )
+    return crop(pixels, square or Square.around(width / 2, height / 2, min(height, width)))
 
 
 def encode_png(image: np.ndarray) -> io.BytesIO:
