@@ -111,15 +111,18 @@ def run(
     if config.teacher:
         trained_on = np.unique(np.concatenate([run.fold.train for run in runs]))
         data = with_teacher(data, load_pretrained(config.teacher), trained_on, class_names)
+    trained = load_pretrained(config.init_from) if config.init_from else None
+
+    def new_model(seed: int) -> DeepEmotion:
+        model = DeepEmotion(len(class_names), **config.model, rngs=nnx.Rngs(seed))
+        if trained is not None:
+            start_from(model, class_names, trained)
+        return model
+
     try:
-        models = [
-            DeepEmotion(len(class_names), **config.model, rngs=nnx.Rngs(run.seed)) for run in runs
-        ]
+        models = [new_model(run.seed) for run in runs]
     except ValueError as error:
         raise UserError(f"config.model: {error}") from error
-    if config.init_from:
-        for model in models:
-            start_from(model, class_names, load_pretrained(config.init_from))
     about = provenance(config, data, [run.name for run in runs])
     with ExitStack() as stack:
         claim = claim_workdir(workdir, about, accept_changes=accept_changes)
@@ -131,11 +134,13 @@ def run(
             runs,
             workdir=workdir,
             about=about,
+            new_model=new_model,
         )
         results = Results(
             models=best_models(models, state),
             best_epochs=state.best_epoch.tolist(),
             chosen_by=[describe_rule(len(run.fold.validation)) for run in runs],
+            restarts=state.restarts.tolist(),
             records=records,
             data=data,
             runs=runs,

@@ -31,6 +31,8 @@ class Results:
       models: the network of every run, with the weights to be reported.
       best_epochs: the epoch of these weights, for every run.
       chosen_by: how these weights were chosen, in words, for every run.
+      restarts: how often every run was started anew from another seed, because it had learned
+        nothing.
       records: per epoch one record of every run, in the order of `runs`.
       data: all examples; the folds index them.
       runs: fold and seed of every run.
@@ -43,6 +45,7 @@ class Results:
     models: Sequence[DeepEmotion]
     best_epochs: Sequence[int]
     chosen_by: Sequence[str]
+    restarts: Sequence[int]
     records: Sequence[dict[str, Any]]
     data: Split
     runs: Sequence[Run]
@@ -71,6 +74,8 @@ def write_results(results: Results) -> None:
     for part, found in scores.items():
         print(_sentence(part, found, accuracies[part]))
     for entry in entries:
+        if entry["restarts"]:
+            print(f"note: {entry['name']} was dead and started anew {entry['restarts']} times")
         if entry["problem"]:
             print(f"warning: {entry['name']}: {entry['problem']}")
     files = "summary.json, weights/, confusion_*.png, curves.png, regions.png"
@@ -88,6 +93,7 @@ def _evaluate_run(results: Results, i: int, scores: Scores) -> dict[str, Any]:
         "seed": run.seed,
         "best_epoch": int(results.best_epochs[i]),
         "chosen": results.chosen_by[i],
+        "restarts": results.restarts[i],
         "problem": _collapsed(last, data.labels[run.fold.train]) or health.problem,
         "dead_units": health.dead,
         "theta": health.theta and health.theta._asdict(),

@@ -8,8 +8,7 @@ Starts: a network of 47,657 weights sometimes dies within its first steps. Its l
 that of the best constant prediction, whatever the number of steps, and another seed is the remedy.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,10 +28,10 @@ SEED_STRIDE = 1_000_000
 
 
 class Score(NamedTuple):
-    """Validation scores of one epoch: accuracy and mean cross-entropy, scalars."""
+    """Accuracy and mean cross-entropy, numbers or arrays of one shape."""
 
-    accuracy: jax.Array
-    loss: jax.Array
+    accuracy: Any
+    loss: Any
 
 
 def is_better(count: jax.Array | int, new: Score, best: Score) -> jax.Array:
@@ -65,18 +64,11 @@ def start_epoch(steps_per_epoch: int, num_epochs: int) -> int | None:
     return epoch if epoch < num_epochs else None
 
 
-def is_dead(
-    accuracy: Sequence[float],
-    loss: Sequence[float],
-    labels: np.ndarray,
-    smoothing: float,
-    classes: int,
-) -> bool:
+def is_dead(score: Score, labels: np.ndarray, smoothing: float, classes: int) -> bool:
     """Whether a run has learned nothing: no better than the best constant prediction.
 
     Args:
-      accuracy: on training images, of the epochs in the window.
-      loss: likewise, with label smoothing.
+      score: on training images while training, the loss with label smoothing.
       labels: int [A], of the run's training images.
       smoothing: label smoothing of the recipe.
       classes: number of classes.
@@ -84,7 +76,7 @@ def is_dead(
     shares = np.bincount(labels, minlength=classes) / len(labels)
     targets = (1 - smoothing) * shares + smoothing / classes
     constant = -np.sum(targets * np.log(np.maximum(targets, 1e-12)))
-    return bool(np.mean(accuracy) < shares.max() + 0.05 and np.mean(loss) > constant - 0.03)
+    return bool(score.accuracy < shares.max() + 0.05 and score.loss > constant - 0.03)
 
 
 def restart_seed(seed: int, restarts: int) -> int:

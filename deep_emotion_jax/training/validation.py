@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
@@ -17,7 +18,8 @@ from deep_emotion_jax.training.selection import Score, is_better
 class RunState(NamedTuple):
     """What a checkpoint holds of each run: training's state, and the weights chosen so far.
 
-    `selection.is_better` says which weights are chosen. Every array has a leading axis of runs.
+    `selection.is_better` says which weights are chosen; `restarts` counts how often the run was
+    started anew from another seed. Every array has a leading axis of runs.
     """
 
     train: TrainState
@@ -26,10 +28,15 @@ class RunState(NamedTuple):
     best_accuracy: jax.Array
     best_loss: jax.Array
     best_epoch: jax.Array
+    restarts: jax.Array
 
 
-def start_runs(models: Sequence[nnx.Module], optimizer: optax.GradientTransformation) -> RunState:
-    """The state of all runs before the first epoch."""
+def start_runs(
+    models: Sequence[nnx.Module],
+    optimizer: optax.GradientTransformation,
+    restarts: Sequence[int] | np.ndarray,
+) -> RunState:
+    """The state of all runs, each restarted so many times, before their first epoch."""
     starts = [init_state(model, optimizer) for model in models]
     start = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
     return RunState(
@@ -39,6 +46,7 @@ def start_runs(models: Sequence[nnx.Module], optimizer: optax.GradientTransforma
         best_accuracy=jnp.full(len(models), -1.0),
         best_loss=jnp.full(len(models), jnp.inf),
         best_epoch=jnp.zeros(len(models), jnp.int32),
+        restarts=jnp.asarray(restarts, jnp.int32),
     )
 
 
@@ -54,7 +62,13 @@ def make_validation(model: nnx.Module) -> Callable[..., tuple[RunState, jax.Arra
         better = is_better(
             count, Score(accuracy, loss), Score(state.best_accuracy, state.best_loss)
         )
-        newest = RunState(state.train, state.train.ema, state.train.stats, accuracy, loss, epoch)
+        newest = state._replace(
+            best_params=state.train.ema,
+            best_stats=state.train.stats,
+            best_accuracy=accuracy,
+            best_loss=loss,
+            best_epoch=epoch,
+        )
         kept = jax.tree.map(lambda new, old: jnp.where(better, new, old), newest[1:], state[1:])
         return RunState(state.train, *kept), accuracy, loss
 

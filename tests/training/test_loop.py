@@ -28,7 +28,7 @@ def validated():
         images, labels = np.zeros((count, 48, 48, 1), np.uint8), np.arange(count) >= 0.6 * count
         ema = jax.tree.map(jnp.zeros_like, start.ema)
         ema["fc2"]["bias"] = jnp.zeros(7).at[winner].set(bias)
-        state = state or RunState(start, start.params, start.stats, -1.0, jnp.inf, 0)
+        state = state or RunState(start, start.params, start.stats, -1.0, jnp.inf, 0, 0)
         state = state._replace(train=start._replace(ema=ema))
         labels = labels.astype(np.int32)
         return validate(state, np.arange(count), count, jnp.int32(epoch), images, labels)

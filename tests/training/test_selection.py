@@ -40,29 +40,29 @@ def test_every_run_has_its_own_count():
 @pytest.mark.parametrize(
     ("accuracy", "loss", "dead"),
     [
-        ([1 / 7, 1 / 7], [np.log(7)] * 2, True),
-        ([0.10, 0.21], [1.96, 1.93], True),  # noise of few images
-        ([0.16, 0.18], [1.80, 1.75], False),  # no better yet, but the loss has moved
-        ([0.25, 0.27], [1.94, 1.94], False),
-        ([0.5, 0.6], [1.2, 1.0], False),
+        (1 / 7, np.log(7), True),
+        (0.16, 1.93, True),  # noise of few images
+        (0.17, 1.78, False),  # no better yet, but the loss has moved
+        (0.26, 1.94, False),
+        (0.55, 1.1, False),
     ],
 )
 def test_dead_is_no_better_than_the_best_constant_prediction(accuracy, loss, dead):
-    assert is_dead(accuracy, loss, LABELS, smoothing=0.0, classes=7) == dead
+    assert is_dead(Score(accuracy, loss), LABELS, smoothing=0.0, classes=7) == dead
 
 
 def test_the_commonest_class_and_smoothing_set_the_level():
     common = np.repeat([0, 1, 2], [60, 20, 20])
     shares = np.array([0.6, 0.2, 0.2])
     level = -np.sum(shares * np.log(shares))
-    assert is_dead([0.6], [level], common, smoothing=0.0, classes=3)
-    assert not is_dead([0.6], [level - 0.1], common, smoothing=0.0, classes=3)
+    assert is_dead(Score(0.6, level), common, smoothing=0.0, classes=3)
+    assert not is_dead(Score(0.6, level - 0.1), common, smoothing=0.0, classes=3)
     # Smoothed targets are harder to predict: the same loss is an achievement.
     smoothed = 0.7 * shares + 0.1
     level_smoothed = -np.sum(smoothed * np.log(smoothed))
     assert level_smoothed > level + 0.05
-    assert is_dead([0.6], [level_smoothed], common, smoothing=0.3, classes=3)
-    assert not is_dead([0.6], [level], common, smoothing=0.3, classes=3)
+    assert is_dead(Score(0.6, level_smoothed), common, smoothing=0.3, classes=3)
+    assert not is_dead(Score(0.6, level), common, smoothing=0.3, classes=3)
 
 
 def test_starts_are_judged_after_some_hundred_steps():

@@ -1,0 +1,255 @@
+"""The runs of one training: data on the devices, compiled programs, and what an epoch reports."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.experimental.multihost_utils import broadcast_one_to_all
+
+from deep_emotion_jax.data.folds import Run
+from deep_emotion_jax.data.split import Split
+from deep_emotion_jax.errors import UserError
+from deep_emotion_jax.files import write_json
+from deep_emotion_jax.runtime.devices import choose_devices, data_mesh
+from deep_emotion_jax.runtime.log import Record, metrics_writer
+from deep_emotion_jax.runtime.multihost import any_process, is_first
+from deep_emotion_jax.runtime.signals import Stopped, ready_or_stopped
+from deep_emotion_jax.training.batching import step_examples, steps_per_epoch
+from deep_emotion_jax.training.config import Experiment
+from deep_emotion_jax.training.epoch import first_bad_step, for_each_run, make_epoch
+from deep_emotion_jax.training.optimizer import make_optimizer
+from deep_emotion_jax.training.restart import DeadStarts
+from deep_emotion_jax.training.selection import WINDOW_STEPS, restart_seed, start_epoch
+from deep_emotion_jax.training.validation import RunState, make_validation, start_runs
+
+
+class Results(NamedTuple):
+    """Metrics of an epoch: per-step sums [R, steps], validation accuracy [R] and loss [R]."""
+
+    sums: dict[str, Any]
+    accuracy: Any
+    loss: Any
+
+
+class TrainingRuns:
+    """The compiled programs, the data on the devices, and what an epoch reports.
+
+    Attributes:
+      folder: of the checkpoints.
+      epochs: length of the training.
+      images: training images of an epoch, over all runs.
+      judged: the epoch after which dead runs are restarted, or None.
+      start: the state before the first epoch.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[nnx.Module],
+        experiment: Experiment,
+        data: Split,
+        runs: Sequence[Run],
+        workdir: Path,
+        new_model: Callable[[int], nnx.Module] | None,
+    ):
+        self._runs, self._keys, self._workdir = runs, data.keys, workdir
+        self._new_model = new_model
+        self.folder = workdir / "checkpoints"
+        self._index, self._counts = _stack([run.fold.train for run in runs])
+        self.images = int(self._counts.sum())
+        validation = _stack([run.fold.validation for run in runs])
+        self._batch_size = experiment.recipe.batch_size
+        self._steps = steps_per_epoch(self._index.shape[1], self._batch_size)
+        self.epochs = experiment.epochs(self._steps)
+        self.judged = start_epoch(self._steps, self.epochs) if new_model else None
+        window = math.ceil(WINDOW_STEPS / self._steps)
+        self._dead_starts = DeadStarts(runs, data.labels, experiment.recipe.label_smoothing, window)
+        self._optimizer, self._rate = make_optimizer(experiment.recipe, self.epochs, self._steps)
+        mesh = data_mesh(choose_devices(experiment.accelerator, experiment.num_devices))
+        self._train, self._validate = _programs(models[0], self._optimizer, experiment, mesh)
+
+        # A program, because `device_put` would compare all of the data between processes. Copies,
+        # because the epoch program takes over the memory of the state it is given.
+        self._put = jax.jit(
+            lambda *trees: jax.tree.map(jnp.copy, trees),
+            out_shardings=jax.NamedSharding(mesh, jax.P()),
+        )
+        self.start = self._start(models, np.zeros(len(runs), np.int32))
+        self._own, self._validation, self._shared, self._soft_labels = self._put(
+            (self._index, self._counts),
+            validation,
+            (data.images, data.labels),
+            broadcast_one_to_all(data.soft_labels),
+        )
+
+    def metrics_writer(
+        self, records: list[Record]
+    ) -> AbstractContextManager[Callable[[list[Record]], None]]:
+        """The writer of metrics in the first process, and one that writes nothing elsewhere."""
+        if not is_first():
+            return nullcontext(lambda lines: None)
+        return metrics_writer(self._workdir, records, [run.name for run in self._runs])
+
+    def compile(self, state: RunState) -> None:
+        """Compiles the programs ahead of the first epoch, which `seconds` of it leave out."""
+        print("compiling ...")  # not flushed: a closed output is noticed after the first epoch
+        began = time.perf_counter()
+        self._train = self._train.lower(*self._train_inputs(state, 1)).compile()
+        self._validate = self._validate.lower(*self._validation_inputs(state, 1)).compile()
+        print(f"compiled in {time.perf_counter() - began:.1f} s")
+
+    def run_epoch(
+        self, state: RunState, epoch: int, requests: list[str], saved: int
+    ) -> tuple[RunState, list[Record]]:
+        """Trains and validates one epoch.
+
+        Args:
+          state: after the epoch before; its arrays must not be used again.
+          epoch: from 1.
+          requests: to stop, as of `stop_requests`.
+          saved: the epoch of the newest checkpoint.
+
+        Returns:
+          The new state, and a line of metrics for each run.
+
+        Raises:
+          UserError: if a loss is not finite.
+          Stopped: if a stop was requested and the epoch takes too long.
+        """
+        began = time.perf_counter()
+        train, sums = self._train(*self._train_inputs(state, epoch))
+        state, accuracy, loss = self._validate(
+            *self._validation_inputs(state._replace(train=train), epoch)
+        )
+        # One process of many must not leave an epoch that the others may wait for it in.
+        if jax.process_count() == 1 and not ready_or_stopped(accuracy, requests):
+            raise Stopped(
+                f"stopped by {requests[0]} within epoch {epoch}; epoch {saved} is saved in "
+                f"{self.folder}; run the same command again to resume"
+            )
+        results = Results(*jax.device_get((sums, accuracy, loss)))
+        self._check_finite(results, epoch, saved)
+        return state, self._lines(results, epoch, time.perf_counter() - began)
+
+    def set_seeds(self, state: RunState) -> None:
+        """Takes the seeds of the runs as often as they have been restarted."""
+        self._roots = jax.vmap(jax.random.key)(*self._put(np.array(self._seeds(state.restarts))))
+
+    def restart_dead(
+        self, state: RunState, records: list[Record], requests: list[str], saved: int
+    ) -> RunState:
+        """Returns the state after epoch `judged` with runs that are dead started anew.
+
+        Their epochs up to `judged` run again; the metrics keep those of the first attempt.
+
+        Raises:
+          UserError: if a loss is not finite.
+          Stopped: if a stop is requested meanwhile.
+        """
+
+        def train_start(restarts: np.ndarray) -> tuple[RunState, list[Record]]:
+            assert self._new_model is not None
+            assert self.judged is not None
+            again = self._start([self._new_model(seed) for seed in self._seeds(restarts)], restarts)
+            self.set_seeds(again)
+            new_records: list[Record] = []
+            for epoch in range(1, self.judged + 1):
+                again, lines = self.run_epoch(again, epoch, requests, saved)
+                new_records.extend(lines)
+                if any_process(bool(requests))[0]:
+                    raise Stopped(
+                        f"stopped by {', '.join(requests) or 'another process'} while runs were "
+                        f"started anew; epoch {saved} is saved in {self.folder}; run the same "
+                        "command again to resume"
+                    )
+            return again, new_records
+
+        (state,) = self._put(self._dead_starts.replace(state, records, train_start))
+        self.set_seeds(state)
+        return state
+
+    def _start(self, models: Sequence[nnx.Module], restarts: np.ndarray) -> RunState:
+        # What a process has computed may differ from another's in its last bits.
+        state = broadcast_one_to_all(start_runs(models, self._optimizer, restarts))
+        return self._put(state)[0]
+
+    def _seeds(self, restarts: Any) -> list[int]:
+        counts = np.asarray(restarts).tolist()
+        return [restart_seed(run.seed, n) for run, n in zip(self._runs, counts, strict=True)]
+
+    def _train_inputs(self, state: RunState, epoch: int) -> tuple[Any, ...]:
+        keys = jax.vmap(jax.random.fold_in, (0, None))(self._roots, epoch)
+        return state.train, (keys, *self._own), (*self._shared, self._soft_labels)
+
+    def _validation_inputs(self, state: RunState, epoch: int) -> tuple[Any, ...]:
+        return (state, *self._validation), (np.int32(epoch), *self._shared)
+
+    def _lines(self, results: Results, epoch: int, seconds: float) -> list[Record]:
+        sums = results.sums
+        return [
+            {
+                "epoch": epoch,
+                "run": run.name,
+                "train_loss": float(np.average(sums["loss"][i], weights=sums["count"][i])),
+                "train_accuracy": float(sums["correct"][i].sum() / sums["count"][i].sum()),
+                "validation_loss": float(results.loss[i]),
+                "validation_accuracy": float(results.accuracy[i]),
+                "learning_rate": float(self._rate(epoch * self._steps - 1)),
+                "steps": self._steps,
+                "seconds": seconds,
+            }
+            for i, run in enumerate(self._runs)
+        ]
+
+    def _check_finite(self, results: Results, epoch: int, saved: int) -> None:
+        # Validation shows what the last step did to the weights, before they are saved.
+        bad = first_bad_step(np.column_stack([results.sums["loss"], results.loss]))
+        if bad is None:
+            return
+        run, step = bad[0], min(bad[1], self._steps - 1)
+        key = jax.random.fold_in(self._roots[run], epoch)
+        index, count = self._index[run], self._counts[run]
+        chosen = step_examples(key, index, count, self._batch_size, step)
+        batch = [self._keys[i] for i in chosen]
+        path, name = self._workdir / "not_finite.json", self._runs[run].name
+        if is_first():
+            write_json(path, {"run": name, "epoch": epoch, "step": step + 1, "batch": batch})
+        raise UserError(
+            f"the loss of {name} is not finite at or after step {step + 1} of epoch {epoch}, whose "
+            f"{len(batch)} images ({', '.join(batch[:3])} ...) are listed in {path}; the last good "
+            f"checkpoint is epoch {saved} in {self.folder}; lower config.recipe.learning_rate"
+        )
+
+
+def _programs(
+    model: nnx.Module,
+    optimizer: optax.GradientTransformation,
+    experiment: Experiment,
+    mesh: jax.sharding.Mesh,
+) -> tuple[Any, Any]:
+    """The programs that train and validate an epoch of all runs."""
+    everywhere = jax.NamedSharding(mesh, jax.P())
+    epoch = make_epoch(model, optimizer, experiment.recipe, experiment.augmentation, mesh)
+    epoch_of_runs = for_each_run(epoch)
+    # The state alone is donated: XLA would write results over the indices too, which every epoch
+    # reads, where an epoch of one step makes the sizes equal.
+    train = jax.jit(
+        lambda train, own, shared: epoch_of_runs((train, *own), shared),
+        donate_argnums=0,
+        out_shardings=everywhere,
+    )
+    return train, jax.jit(for_each_run(make_validation(model)), out_shardings=everywhere)
+
+
+def _stack(indices: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Index lists as rows of one array, the shorter ones filled up, and their lengths."""
+    counts = np.array([len(index) for index in indices], np.int32)
+    rows = [np.resize(index, counts.max()) for index in indices]
+    return np.stack(rows).astype(np.int32), counts
