@@ -12,15 +12,22 @@ from absl import logging
 from tqdm.auto import tqdm
 
 from datasets import common
+from deep_emotion_jax.data.decoding import PICTURE_SUFFIXES, read_picture
+from deep_emotion_jax.data.folders import is_hidden, walk
 from deep_emotion_jax.data.folds import hash_order
-from deep_emotion_jax.data.pictures import PICTURE_SUFFIXES, read_picture
 from deep_emotion_jax.errors import UserError
 
 SPLITS = ("train", "validation", "test")
+# What others call the folders of these splits, in any case.
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
 SHARE = 0.15  # of every class, for validation and for the test
 INSTRUCTIONS = """\
 Give as manual_dir a folder with one subfolder of pictures per class (happy/*.jpg, sad/*.jpg, ...),
-or with subfolders train, validation and test that hold such subfolders.
+or with subfolders train, validation (or val, valid) and test that hold such subfolders.
 """
 Files = dict[str, dict[str, Path]]
 """Split -> key, the path below the folder -> file, in order."""
@@ -125,35 +132,75 @@ def find_pictures(root: Path) -> Files:
     """
     if not root.is_dir():
         raise UserError(f"{root} is not a folder.\n{INSTRUCTIONS}")
-    names = {folder.name for folder in _folders(root)}
-    splits = [name for name in SPLITS if name in names] if "train" in names else [""]
-    if splits != [""] and (other := sorted(names - set(SPLITS))):
-        raise UserError(
-            f"{root} has the folder train, but also {other[0]!r}, which is none of {SPLITS}; put "
-            "classes into train, validation and test, or have no folder of these names"
-        )
+    top = _below_wrappers(root)
+    folders = _folders(top)
+    splits = _split_folders(top, folders)
     found: Files = {}
-    for split in splits:
+    for split, folder in splits.items():
         found[split] = {}
-        for folder in _folders(root / split):
-            pictures = [
-                path
-                for path in sorted(folder.rglob("*"))
-                if path.suffix.lower() in PICTURE_SUFFIXES
-                and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-                and path.is_file()
-            ]
-            if not pictures:
-                raise UserError(
-                    f"the class folder {folder} holds no picture ({', '.join(PICTURE_SUFFIXES)}); "
-                    "fill it or remove it"
-                )
-            found[split] |= {
-                f"{folder.name}/{p.relative_to(folder).as_posix()}": p for p in pictures
-            }
+        for class_folder in folders if split == "" else _folders(folder):
+            found[split] |= _pictures(class_folder)
         if len({_label(key) for key in found[split]}) < 2 and split in ("", "train"):
-            raise UserError(f"{root / split} has fewer than two class folders.\n{INSTRUCTIONS}")
+            raise UserError(f"{folder} has fewer than two class folders.\n{INSTRUCTIONS}")
     return found
+
+
+def _below_wrappers(root: Path) -> Path:
+    """The folder itself, or the one in it where an archive was unpacked: mine/archive/train/..."""
+    seen = set()
+    while len(folders := _folders(root)) == 1 and len(_folders(folders[0])) > 1:
+        if root.resolve() in seen:  # a link in a circle
+            break
+        seen.add(root.resolve())
+        root = folders[0]
+    return root
+
+
+def _split_folders(root: Path, folders: list[Path]) -> dict[str, Path]:
+    """Split -> folder, or "" -> root where the folders are classes.
+
+    Raises:
+      UserError: some folders are splits and some are not, or two are the same split.
+    """
+    splits: dict[str, Path] = {}
+    others = []
+    for folder in folders:
+        split = SPLIT_NAMES.get(folder.name.lower())
+        if split is None:
+            others.append(folder.name)
+        elif splits.setdefault(split, folder) != folder:
+            raise UserError(
+                f"{root} has two folders for the {split} split, {splits[split].name!r} and "
+                f"{folder.name!r}; keep one of them"
+            )
+    if "train" not in splits:
+        return {"": root}
+    if others:
+        raise UserError(
+            f"{root} has the folder {splits['train'].name}, but also {others[0]!r}, which is none "
+            f"of {', '.join(SPLIT_NAMES)}; put classes into train, validation and test, or have no "
+            "folder of these names"
+        )
+    return {split: splits[split] for split in SPLITS if split in splits}
+
+
+def _pictures(folder: Path) -> dict[str, Path]:
+    """Key -> file of a class folder.
+
+    Raises:
+      UserError: there is none.
+    """
+    pictures = {
+        f"{folder.name}/{path.relative_to(folder).as_posix()}": path
+        for path in sorted(walk(folder))
+        if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()
+    }
+    if not pictures:
+        raise UserError(
+            f"the class folder {folder} holds no picture ({', '.join(PICTURE_SUFFIXES)}); "
+            "fill it or remove it"
+        )
+    return pictures
 
 
 def divide(found: Files, root: Path) -> Files:
@@ -194,7 +241,11 @@ def divide(found: Files, root: Path) -> Files:
 
 
 def _folders(root: Path) -> list[Path]:
-    return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith((".", "__")))
+    return sorted(
+        path
+        for path in root.iterdir()
+        if path.is_dir() and not is_hidden(path.name) and not path.name.startswith("__")
+    )
 
 
 def _label(key: str) -> str:

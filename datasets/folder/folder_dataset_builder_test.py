@@ -68,6 +68,52 @@ def test_a_given_division_is_kept(tmp_path):
     }
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train", "val", "test"),
+        ("train", "valid", "test"),
+        ("Train", "Validation", "Test"),
+        ("training", "dev", "testing"),
+        ("archive (1)/TRAIN", "archive (1)/VAL", "archive (1)/TEST"),
+    ],
+)
+def test_splits_by_the_names_that_others_give_them(tmp_path, names):
+    counts = {}
+    for name, count in zip(names, (5, 3, 2), strict=True):
+        counts |= {f"{name}/happy": count, f"{name}/sad": count}
+    root = write(tmp_path / "mine", counts)
+    (root / "__MACOSX").mkdir()
+    (root / ".DS_Store").write_bytes(b"x")
+    divided = divide(find_pictures(root), root)
+    assert {split: len(files) for split, files in divided.items()} == {
+        "train": 10,
+        "validation": 6,
+        "test": 4,
+    }
+    assert next(iter(divided["train"])) == "happy/00.png"
+
+
+def test_links_in_class_folders_are_followed(tmp_path):
+    disk = write(tmp_path / "disk", {"sad": 4, "album": 3, "one": 1})
+    root = write(tmp_path / "mine", {"happy": 2, "happy/deep": 1}, suffix=".JPG")
+    (root / "sad").symlink_to(disk / "sad")
+    (root / "happy/album").symlink_to(disk / "album")
+    (root / "happy/one.png").symlink_to(disk / "one/00.png")
+    (root / "happy/deep/circle").symlink_to(root / "happy")
+    found = find_pictures(root)[""]
+    assert sorted(found) == [
+        *("happy/00.JPG", "happy/01.JPG", "happy/album/00.png", "happy/album/01.png"),
+        *("happy/album/02.png", "happy/deep/00.JPG", "happy/one.png"),
+        *("sad/00.png", "sad/01.png", "sad/02.png", "sad/03.png"),
+    ]
+
+
+def test_a_folder_is_a_class_without_a_train_folder(tmp_path):
+    root = write(tmp_path, {"test": 3, "val": 3})  # what tests look like, and what is valid
+    assert {key.split("/")[0] for key in find_pictures(root)[""]} == {"test", "val"}
+
+
 def test_a_missing_validation_split_is_taken_from_train(tmp_path):
     root = write(tmp_path, {"train/a": 10, "train/b": 10, "test/a": 4})
     divided = divide(find_pictures(root), root)
@@ -99,6 +145,10 @@ MISTAKES = {
     "one picture": ({"a": 3, "b": 1}, "class 'b' has one picture"),
     "empty class": ({"a": 3, "b": 0}, "b holds no picture"),
     "class only in test": ({"train/a": 3, "train/b": 3, "test/c": 1}, "'c' is in test, but not"),
+    "a split twice": (
+        {"train/a": 3, "train/b": 3, "val/a": 1, "valid/a": 1},
+        "two folders for the validation split, 'val' and 'valid'",
+    ),
     "half divided": ({"train/a": 3, "train/b": 3, "happy": 1}, "also 'happy'"),
 }
 
