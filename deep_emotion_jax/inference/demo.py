@@ -1,10 +1,11 @@
-"""A web page that names the expression in a picture and shows what the answer hangs on.
+"""A web page that names the expression in a picture and shows what the answer depends on.
 
 Pictures stay on the machine that serves the page: Gradio's telemetry, run history and share links
-are off, fonts are the visitor's own, and a content security policy forbids the page to load from or
-send to anywhere else. Uploads live in a temporary folder until they are old or the server ends.
+are off, the page uses no web fonts, and a content security policy forbids it to load from or send
+to other hosts. Uploads are kept in a temporary folder until they are old or the server ends.
 
-One picture is worked on at a time; others wait in line, so memory does not grow with the visitors.
+One picture is processed at a time and the others are queued, so memory does not grow with the
+number of visitors.
 """
 
 import os
@@ -13,7 +14,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-# Before Gradio is imported, which reads them then.
+# Gradio reads these when it is imported.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
@@ -32,11 +33,11 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 UPLOAD_BYTES = 10 * 1024**2
-# Visitors that wait; one more is told that the page is busy.
+# Visitors that can wait; further ones are told that the page is busy.
 QUEUE = 100
-# How often old files are looked for and how old they may become, in seconds.
+# How often old files are deleted, and how old they may become, in seconds.
 CLEANING, KEPT = 60, 600
-# Pixels of what is drawn.
+# Sizes of the drawings in pixels.
 PICTURE, FACE = 800, 320
 SAMPLES = ("astronaut.png", "chelsea.png")
 # Gradio's page needs inline scripts and styles.
@@ -50,37 +51,42 @@ STYLE = """
 INTRODUCTION = """
 # Name the expression in a face
 
-Give a picture or use the webcam. The page runs on this computer alone: **your picture is not sent
-anywhere else**, and it is deleted within a quarter of an hour.
+Upload a picture or use the webcam. This page is served by one computer, and **your picture is not
+sent to any other**. It is deleted within 15 minutes.
 """
 CANNOT_TELL = """
 ### What this cannot tell you
 
 - **An expression is not a feeling.** People smile when they are sad and frown when they think. The
   network names what one still face looks like, not what the person feels, means or is like.
-- **It always answers.** It knows seven words and must choose among them. A high probability does
-  not mean that the answer is right.
-- **It is often wrong, and not equally for all.** It learned from pictures found by web searches,
-  whose labels are noisy and whose people are no fair sample. Nobody has measured how it fares
-  across age, skin colour, sex, culture, disability or illness.
-- **Do not judge people by it:** not in hiring, policing, schools, medicine or any decision about a
-  person. In some places, such as workplaces and schools in the European Union, that is against the
-  law.
+- **It always answers.** It must choose one of seven words. A high probability does not mean that
+  the answer is right.
+- **It is often wrong, and more often for some people than for others.** It was trained on pictures
+  from web searches, with noisy labels and people who are not a fair sample. Its errors across age,
+  skin colour, sex, culture, disability and illness have not been measured.
+- **Do not judge people by it:** not in hiring, policing, schools, medicine or any other decision
+  about a person. In workplaces and schools of the European Union, that is prohibited by law (AI
+  Act, Article 5(1)(f)).
 """
 
 
-def build(predictors: Mapping[str, Predictor]) -> gr.Blocks:
-    """The page.
+class _Analysis:
+    """Answers the page's questions: a picture in, the values of the output components out."""
 
-    Args:
-      predictors: the networks to choose from, by name; the first is chosen at first.
-    """
+    def __init__(self, predictors: Mapping[str, Predictor]):
+        self._predictors = predictors
 
-    def analyse(path: str | None, model: str, chosen: int = 0) -> list[Any]:
+    def answer(self, path: str | None, model: str, chosen: int = 0) -> list[Any]:
+        """Analyse the picture at `path`; `chosen` is the number of the face to explain.
+
+        Returns:
+          A note, the choice of faces, the probabilities, the drawings of importance and region, and
+          the picture with its boxes.
+        """
         nothing = [gr.Radio(visible=False), None, None, None, None]
         if path is None:
             return ["", *nothing]
-        predictor = predictors[model]
+        predictor = self._predictors[model]
         try:
             picture = Picture("", pictures.read_picture(path))
         except UserError as error:
@@ -89,10 +95,8 @@ def build(predictors: Mapping[str, Predictor]) -> gr.Blocks:
         prediction = next(predictor.stream([picture]))
         faces = prediction.faces
         if not faces:
-            return [
-                "**No face found.** The detector looks for upright faces seen from the front.",
-                *nothing,
-            ]
+            note = "**No face found.** The detector looks for upright faces seen from the front."
+            return [note, *nothing]
         face = faces[chosen]
         importance = predictor.importance(face)
         choices = [(f"{i + 1} {drawing.answer(face)}", i) for i, face in enumerate(faces)]
@@ -106,40 +110,25 @@ def build(predictors: Mapping[str, Predictor]) -> gr.Blocks:
             drawing.with_boxes(prediction, PICTURE),
         ]
 
+
+def build(predictors: Mapping[str, Predictor]) -> gr.Blocks:
+    """Build the page.
+
+    Args:
+      predictors: the networks to choose from, by name; the first is the default.
+    """
+    analyse = _Analysis(predictors).answer
     with gr.Blocks(
         title="Deep-Emotion", analytics_enabled=False, delete_cache=(CLEANING, KEPT)
     ) as page:
         gr.Markdown(INTRODUCTION)
         with gr.Row():
             with gr.Column():
-                picture = gr.Image(
-                    label="Picture",
-                    sources=["upload", "webcam", "clipboard"],
-                    type="filepath",
-                    image_mode=None,
-                    height=380,
-                    buttons=[],
-                )
-                gr.Examples(
-                    [str(files(skimage.data) / name) for name in SAMPLES],
-                    picture,
-                    label="Samples (from scikit-image)",
-                )
-                model = gr.Dropdown(list(predictors), label="Network", interactive=True)
-                boxes = gr.Image(
-                    label="Faces found", format="jpeg", interactive=False, height=360, buttons=[]
-                )
+                picture, model, boxes = _inputs(list(predictors))
             with gr.Column():
-                face = gr.Radio([], label="Face", visible=False, interactive=True)
-                probabilities = gr.Label(label="Expression")
-                with gr.Row():
-                    drawn = [
-                        gr.Image(label=label, format="png", interactive=False, buttons=[])
-                        for label in ("What the answer hangs on", "Where the sampler attends")
-                    ]
-                note = gr.Markdown()
+                face, probabilities, drawings, note = _answers()
         gr.Markdown(CANNOT_TELL)
-        outputs = [note, face, probabilities, *drawn, boxes]
+        outputs = [note, face, probabilities, *drawings, boxes]
         shared: dict[str, Any] = {"concurrency_id": "analyse", "concurrency_limit": 1}
         gr.on(
             [picture.change, model.input],
@@ -153,8 +142,40 @@ def build(predictors: Mapping[str, Predictor]) -> gr.Blocks:
     return page.queue(max_size=QUEUE)
 
 
+def _inputs(models: list[str]) -> tuple[gr.Image, gr.Dropdown, gr.Image]:
+    """Add the left column: picture, network, and the faces that were found."""
+    picture = gr.Image(
+        label="Picture",
+        sources=["upload", "webcam", "clipboard"],
+        type="filepath",
+        image_mode=None,
+        height=380,
+        buttons=[],
+    )
+    gr.Examples(
+        [str(files(skimage.data) / name) for name in SAMPLES],
+        picture,
+        label="Samples (from scikit-image)",
+    )
+    model = gr.Dropdown(models, label="Network", interactive=True)
+    boxes = gr.Image(label="Faces found", format="jpeg", interactive=False, height=360, buttons=[])
+    return picture, model, boxes
+
+
+def _answers() -> tuple[gr.Radio, gr.Label, list[gr.Image], gr.Markdown]:
+    """Add the right column: choice of a face, its probabilities, two drawings, and a note."""
+    face = gr.Radio([], label="Face", visible=False, interactive=True)
+    probabilities = gr.Label(label="Expression")
+    with gr.Row():
+        drawings = [
+            gr.Image(label=label, format="png", interactive=False, buttons=[])
+            for label in ("Regions that matter", "Attended region")
+        ]
+    return face, probabilities, drawings, gr.Markdown()
+
+
 def serve(page: gr.Blocks, host: str, port: int | None) -> None:
-    """Serves the page until SIGINT or SIGTERM.
+    """Serve the page until SIGINT or SIGTERM.
 
     Args:
       page: from `build`.
@@ -164,7 +185,7 @@ def serve(page: gr.Blocks, host: str, port: int | None) -> None:
     Raises:
       UserError: if nothing can listen there.
     """
-    # Both end in the same way, and the pictures are deleted.
+    # SIGTERM then ends as SIGINT does, which deletes the pictures.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     fonts = ["system-ui", "sans-serif"]
     try:
@@ -195,19 +216,19 @@ def serve(page: gr.Blocks, host: str, port: int | None) -> None:
 
 
 class Guard:
-    """Refuses large requests before they are read, and confines the page to this server."""
+    """Refuse large requests before they are read, and confine the page to this server."""
 
     def __init__(self, app: "ASGIApp"):
         self._app = app
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        """Handles one request."""
+        """Handle one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        # A body of no stated length could have any; browsers always state it. What a form adds to
-        # the file fits into the extra kilobytes.
+        # A body without a stated length could have any; browsers always state it. The fields of the
+        # form around the file fit into the extra 64 kB.
         if b"transfer-encoding" in headers:
             await PlainTextResponse("state the content's length", 411)(scope, receive, send)
             return

@@ -88,7 +88,7 @@ def test_a_visitor_uploads_a_picture(server, browser, tmp_path):
         str(path)
     )
     wait(browser, lambda b: heading(b) == ["happy"])
-    panels = ("What the answer hangs on", "Where the sampler attends", "Faces found")
+    panels = ("Regions that matter", "Attended region", "Faces found")
     wait(browser, lambda b: all(loaded_images(b).get(name) for name in panels))
     widths = loaded_images(browser)
     assert [widths[name] for name in panels] == [320, 320, 512]
@@ -169,6 +169,6 @@ def test_mistakes_are_one_message(server, tmp_path, monkeypatch, capsys):
         fails_here(capsys, "demo", f"--port={port}", words=(port, "cannot listen"))
     finally:
         signal.signal(signal.SIGTERM, before)
-    fails_here(capsys, "demo", "--port=0", words=("port 0",))
+    fails_here(capsys, "demo", "--port=0", words=("--port 0",))
     none = tmp_path / "none.safetensors"
     fails_here(capsys, "demo", f"--model={none}", words=(none,))
