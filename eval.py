@@ -20,13 +20,10 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import main as training  # first: it sets the number of CPU devices
-
-# isort: split
 import numpy as np
-from absl import logging
-from ml_collections import ConfigDict
 
+from configs import command_line
+from datasets.load import load_dataset
 from deep_emotion_jax.data.folds import Fold, join, make_folds
 from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.errors import UserError
@@ -44,6 +41,9 @@ from deep_emotion_jax.files import write_json
 from deep_emotion_jax.nn.logits import predict_logits
 from deep_emotion_jax.nn.weights import Trained, load_model
 from deep_emotion_jax.pretrained import load_pretrained
+from deep_emotion_jax.runtime.command import run_command
+from deep_emotion_jax.runtime.devices import choose_devices
+from deep_emotion_jax.training.experiment import run as train
 
 PARTS = ("train", "validation", "test")
 
@@ -56,30 +56,26 @@ class Entry(NamedTuple):
     fold: Fold
 
 
-def read_config(arguments: list[str]) -> tuple[ConfigDict, str]:
-    """The config of flags as main.py takes them, and the name of its file."""
-    training.parse_flags([sys.argv[0], *arguments])
-    return training.CONFIG.value, training.config_name()
-
-
 def cross_validate(options: argparse.Namespace, rest: list[str]) -> None:
     """Trains every fold of the protocol in which nobody is on two sides, in one program."""
-    config, name = read_config(rest)
+    config, name = command_line.read_config(options.config, rest)
     config.protocol = "subjects"
-    training.run(config, Path(training.WORKDIR.value or f"runs/{name}_subjects"))
+    choose_devices(config.accelerator, config.num_devices)  # fails before the data are read
+    train(config, *load_dataset(config), options.workdir or Path(f"runs/{name}_subjects"))
 
 
 def seeds(options: argparse.Namespace, rest: list[str]) -> None:
     """Trains one config from several seeds in one program."""
-    config, name = read_config(rest)
+    config, name = command_line.read_config(options.config, rest)
     chosen = range(config.seed, config.seed + options.num)
-    training.run(config, Path(training.WORKDIR.value or f"runs/{name}_seeds"), chosen)
+    choose_devices(config.accelerator, config.num_devices)  # fails before the data are read
+    train(config, *load_dataset(config), options.workdir or Path(f"runs/{name}_seeds"), chosen)
 
 
 def folds(options: argparse.Namespace, rest: list[str]) -> None:
     """Prints on which side of each fold every example is, one line each."""
-    config, _ = read_config(rest)
-    splits, _ = training.load_dataset(config)
+    config, _ = command_line.read_config(options.config, rest)
+    splits, _ = load_dataset(config)
     keys = join(splits).keys
     for fold in make_folds(config.dataset, config.protocol, splits, config.seed):
         for part in PARTS:
@@ -203,7 +199,7 @@ def robustness(options: argparse.Namespace) -> None:
 
 def _entries(options: argparse.Namespace) -> tuple[list[Entry], Split, list[str], str]:
     """The networks to score, the data joined, its class names, and what to call all this."""
-    config, _ = read_config([])
+    config, _ = command_line.read_config(None)
     trained: dict[str, Trained]
     if options.workdir:
         saved = _read_workdir(options.workdir)
@@ -219,7 +215,7 @@ def _entries(options: argparse.Namespace) -> tuple[list[Entry], Split, list[str]
         trained = {name: load_pretrained(options.model)}
     config.data_dir = options.data_dir
     config.manual_dir = options.manual_dir
-    splits, class_names = training.load_dataset(config)
+    splits, class_names = load_dataset(config)
     data = join(splits)
     for name, model in trained.items():
         if list(model.classes) != class_names:
@@ -294,10 +290,11 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     command = add("table", table)
     command.add_argument("--runs", type=Path, default=Path("runs"), help="default: runs")
     command.add_argument("--all", action="store_true", help="name results without a run as well")
-    add("cross-validate", cross_validate)
+    command_line.add_options(add("cross-validate", cross_validate))
     command = add("seeds", seeds)
+    command_line.add_options(command)
     command.add_argument("--num", type=int, default=5, help="how many; default: 5")
-    add("folds", folds)
+    command_line.add_options(add("folds", folds))
     options, rest = parser.parse_known_args(arguments)
     if rest and options.function not in (cross_validate, seeds, folds):
         parser.error(f"unrecognised arguments: {' '.join(rest)}")
@@ -306,7 +303,6 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 def run(arguments: list[str]) -> None:
     """Runs one command."""
-    logging.set_verbosity(logging.WARNING)
     options, rest = parse(arguments)
     if options.function in (cross_validate, seeds, folds):
         options.function(options, rest)
@@ -315,4 +311,4 @@ def run(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    training.command_line(lambda: run(sys.argv[1:]))
+    run_command(lambda: run(sys.argv[1:]))

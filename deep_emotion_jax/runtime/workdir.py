@@ -16,22 +16,25 @@ from ml_collections import ConfigDict
 from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.files import write_json
+from deep_emotion_jax.runtime.devices import describe
 from deep_emotion_jax.runtime.provenance import commit, versions
 
 _SAME_RUN = ("config", "runs", "fingerprint")  # what must not change when a run goes on
 
 
-def provenance(config: ConfigDict, data: Split, run_names: Sequence[str]) -> dict[str, Any]:
+def provenance(
+    config: ConfigDict, data: Split, run_names: Sequence[str], devices: list[jax.Device]
+) -> dict[str, Any]:
     """Where a result comes from: config, runs, data, command, commit, device and versions.
 
     Returns:
       What JSON can hold. It lies in config.json, in every checkpoint and in summary.json.
     """
-    # Where the data lies is no part of what is computed; its fingerprint is.
+    # Where the data lies and where it is computed are no part of what is computed.
     settings = {
         key: value
         for key, value in config.to_dict().items()
-        if key not in ("manual_dir", "data_dir")
+        if key not in ("manual_dir", "data_dir", "accelerator", "num_devices")
     }
     about = {
         "config": settings,
@@ -39,7 +42,7 @@ def provenance(config: ConfigDict, data: Split, run_names: Sequence[str]) -> dic
         "fingerprint": data.fingerprint(),
         "command": " ".join(sys.argv),
         "commit": commit(),
-        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "device": describe(devices),
         "versions": versions(),
     }
     return json.loads(json.dumps(about))
@@ -104,7 +107,7 @@ def _compare(workdir: Path, about: dict[str, Any], accept_changes: bool) -> None
     if differences and not accept_changes:
         raise UserError(
             f"{workdir} holds a run of another config ({differences}); give another --workdir, "
-            "the same settings to go on with it, or --accept_changes to go on with these"
+            "the same settings to go on with it, or --accept-changes to go on with these"
         )
     if differences:
         print(f"going on with changes: {differences}", flush=True)

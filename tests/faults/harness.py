@@ -33,7 +33,7 @@ from deep_emotion_jax.data.split import load_split
 
 # The forked children have imported everything already: a start takes half the time.
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["main"])
+_FORKS.set_forkserver_preload(["deep_emotion_jax.training.experiment", "datasets.load"])
 
 
 class Fault(NamedTuple):
@@ -59,7 +59,6 @@ def _child(arguments, log, number, saves, delay):
     os.dup2(output, 1)
     os.dup2(output, 2)
     sys.stdout, sys.stderr = os.fdopen(1, "w", 1), os.fdopen(2, "w", 1)
-    sys.argv = ["main.py", *arguments]
     import main
     from deep_emotion_jax.runtime.checkpoint import Checkpoints
 
@@ -81,7 +80,7 @@ def _child(arguments, log, number, saves, delay):
         Checkpoints.save = counted
         if not saves:
             arm()
-    main.command_line(lambda: main.app.run(main.main, flags_parser=main.parse_flags))
+    main.main(arguments)
 
 
 def start(arguments, log, fault=NOTHING, delay=0.0):

@@ -49,7 +49,7 @@ def test_sigterm_saves_and_a_second_run_is_refused_meanwhile(prepared, tmp_path)
     last = len((workdir / "metrics.jsonl").read_text().splitlines())
     assert f"stopped by SIGTERM; epoch {last} is saved" in output
     assert harness.saved(workdir)[-1] == last
-    fails(*arguments, "--config.seed=1", words=("config.seed: 0 there, 1 here", "accept_changes"))
+    fails(*arguments, "--config.seed=1", words=("config.seed: 0 there, 1 here", "accept-changes"))
 
 
 class Slow:

@@ -21,7 +21,6 @@ from deep_emotion_jax.runtime import multihost
 SIGNALLED = """
 import os, signal, sys
 import main
-from absl import app
 from deep_emotion_jax.training import loop
 
 name, epoch, *arguments = sys.argv[1:]
@@ -33,8 +32,7 @@ def signal_after(records, *rest):
         os.kill(os.getpid(), getattr(signal, name))
 
 loop.show_progress = signal_after
-sys.argv = arguments
-main.command_line(lambda: app.run(main.main, flags_parser=main.parse_flags))
+main.main(arguments[1:])
 """
 
 

@@ -12,8 +12,8 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import main
 from configs import default
+from datasets.load import load_dataset
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.nn.model import DeepEmotion
 from deep_emotion_jax.training.config import (
@@ -48,7 +48,7 @@ def changed(name, value):
     "path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem
 )
 def test_our_own_configs_are_sound(path):
-    if path.stem != "__init__":
+    if path.stem not in ("__init__", "command_line"):
         check_settings(importlib.import_module(f"configs.{path.stem}").get_config())
 
 
@@ -165,13 +165,25 @@ def test_an_unknown_dataset_config(tmp_path):
     config = changed("dataset", "fer2013")
     config.dataset_config = "ferplusplus"
     with pytest.raises(UserError, match=r"'ferplusplus' is none of \['default', 'ferplus'\]"):
-        main.load_dataset(config)
+        load_dataset(config)
     config.dataset = "synthetic_faces"
     with pytest.raises(UserError, match="'ferplusplus' is none of"):
-        main.load_dataset(config)
+        load_dataset(config)
+
+
+def test_an_unknown_split_names_those_there_are(prepared):
+    config = default.get_config()
+    config.data_dir = str(prepared)
+    with pytest.raises(
+        UserError, match=r"no split 'tset'; it has \['train', 'validation', 'test'\]"
+    ):
+        load_dataset(config, ["tset"])
+    splits, class_names = load_dataset(config, ["validation"])
+    assert {name: len(split.labels) for name, split in splits.items()} == {"validation": 35}
+    assert len(class_names) == 7
 
 
 def test_an_unknown_dataset_names_those_there_are(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"'fer2031' is none of \['ck_plus', .*'synthetic_faces'\]"):
-        main.load_dataset(changed("dataset", "fer2031"))
+        load_dataset(changed("dataset", "fer2031"))

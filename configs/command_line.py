@@ -1,0 +1,147 @@
+"""The options of commands that train: a config file, and settings that override it."""
+
+import argparse
+import difflib
+import importlib.util
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+CONFIGS = Path(__file__).parent
+DEFAULT = CONFIGS / "synthetic_faces.py"
+SETTINGS_HELP = (
+    "Settings are changed with --config.NAME=VALUE, such as --config.recipe.learning_rate=0.001.\n"
+    "deep_emotion_jax/training/config.py lists them with their meanings, defaults and ranges."
+)
+_PATHS = ("manual_dir", "data_dir", "init_from", "teacher")
+_BOOLS = {"true": True, "1": True, "false": False, "0": False}
+
+
+def path(text: str) -> Path:
+    """A path with "~" as the home folder, which shells leave alone after "="; a type of argparse.
+
+    Raises:
+      argparse.ArgumentTypeError: if there is no such user.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(f"cannot expand {text!r}: {error}") from error
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of commands that train; settings are read by `read_config`."""
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="the experiment, a file of configs/; default: configs/synthetic_faces.py, which needs "
+        "no download. FILE:TEXT passes TEXT to its get_config",
+    )
+    parser.add_argument(
+        "--workdir",
+        type=path,
+        metavar="FOLDER",
+        help="the folder for all results; default: runs/NAME, named after the config file",
+    )
+
+
+def read_config(file: str | None, overrides: Sequence[str] = ()) -> tuple["ConfigDict", str]:
+    """Reads a config file, changes settings, and checks all of them.
+
+    Args:
+      file: a Python file with a `get_config`, or "FILE:TEXT" to call get_config(TEXT); None for
+        `DEFAULT`.
+      overrides: arguments such as "--config.num_epochs=3", or the same in two parts.
+
+    Returns:
+      The config, and the file's name without its ending.
+
+    Raises:
+      UserError: if there is no such file or setting, or for a value out of range.
+    """
+    from deep_emotion_jax.errors import UserError
+    from deep_emotion_jax.training.config import RULES, WHERE, check_settings, flat
+
+    name, separator, text = (file or str(DEFAULT)).partition(":")
+    config = _load(path(name), [text] if separator else [])
+    current = flat(config)
+    for setting, value in _assignments(overrides):
+        if setting not in RULES or setting not in current:
+            close = difflib.get_close_matches(setting, RULES, n=1)
+            hint = f'. Did you mean "{close[0]}"?' if close else ";"
+            raise UserError(f"unknown setting config.{setting}{hint} {WHERE}")
+        _set(config, setting, _parse(setting, value, current[setting]))
+    for setting in _PATHS:
+        if isinstance(config.get(setting), str):
+            config[setting] = str(Path(config[setting]).expanduser()) if config[setting] else ""
+    check_settings(config)
+    return config, path(name).stem
+
+
+def _load(file: Path, arguments: list[str]) -> "ConfigDict":
+    from deep_emotion_jax.errors import UserError
+
+    if file.suffix != ".py" or not file.is_file():
+        raise UserError(
+            f"--config={file} is no Python file; {CONFIGS} holds the configs of this project"
+        )
+    spec = importlib.util.spec_from_file_location(f"config_{file.stem}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+        return module.get_config(*arguments)
+    except UserError:
+        raise
+    except Exception as error:  # a config is a program, and may raise anything
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise UserError(f"--config={file} cannot be read: {reason}") from error
+
+
+def _assignments(overrides: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """The names and values of settings; a value is None where none is given."""
+    from deep_emotion_jax.errors import UserError
+
+    rest = list(overrides)
+    while rest:
+        argument = rest.pop(0)
+        name, separator, value = argument.partition("=")
+        if not name.startswith("--config."):
+            kind = "option" if argument.startswith("-") else "argument"
+            raise UserError(
+                f"unexpected {kind} {argument!r}: settings are given as --config.NAME=VALUE, and "
+                "--help lists the options"
+            )
+        alone = not separator and (not rest or rest[0].startswith("--"))
+        yield name.removeprefix("--config."), value if separator else None if alone else rest.pop(0)
+
+
+def _parse(name: str, text: str | None, current: Any) -> Any:
+    """The value of a setting in the type of its present one."""
+    from deep_emotion_jax.errors import UserError
+    from deep_emotion_jax.training.config import RULES
+
+    kind = type(current)
+    try:
+        if kind is bool:
+            return True if text is None else _BOOLS[text.lower()]
+        if text is None:
+            raise ValueError("no value")
+        return kind(text)
+    except (KeyError, ValueError) as error:
+        given = " without a value" if text is None else f"={text!r}"
+        raise UserError(f"config.{name}{given} must be {RULES[name].words}") from error
+
+
+def _set(config: Any, name: str, value: Any) -> None:
+    *sections, leaf = name.split(".")
+    for section in sections:
+        config = config[section]
+    assert isinstance(config, Mapping) or hasattr(config, "items")
+    config[leaf] = value

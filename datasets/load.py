@@ -1,0 +1,65 @@
+"""From a config to the splits of its dataset and the names of its classes."""
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from ml_collections import ConfigDict
+from tensorflow_datasets.core import DatasetBuilder
+
+from datasets.common import prepare
+from deep_emotion_jax.data.split import Split
+from deep_emotion_jax.errors import UserError
+from deep_emotion_jax.runtime import multihost
+
+
+def load_dataset(
+    config: ConfigDict, splits: Sequence[str] | None = None
+) -> tuple[dict[str, Split], list[str]]:
+    """Prepares a dataset if that has not been done, and reads splits of it.
+
+    Every process of a training calls it.
+
+    Args:
+      config: its dataset, dataset_config, manual_dir and data_dir are used.
+      splits: the splits to read; all if None.
+
+    Returns:
+      The splits in the dataset's order, and the K class names.
+
+    Raises:
+      UserError: for an unknown dataset, dataset config or split, or data that cannot be read.
+    """
+    multihost.require_same(config.to_dict(), "settings")
+    # One process prepares; the others then find the dataset, or prepare it on a disk of their own.
+    multihost.in_step(lambda: _prepared(config), only_first=True)
+    builder = multihost.in_step(lambda: _prepared(config))
+    assert builder is not None
+    there = list(builder.info.splits)
+    wanted = there if splits is None else [name for name in there if name in splits]
+    for name in splits or ():
+        if name not in there:
+            raise UserError(f"{config.dataset} has no split {name!r}; it has {there}")
+    read = {name: multihost.read_split(builder.as_data_source(split=name)) for name in wanted}
+    return read, builder.info.features["label"].names
+
+
+def _prepared(config: ConfigDict) -> DatasetBuilder:
+    try:
+        module = importlib.import_module(
+            f"datasets.{config.dataset}.{config.dataset}_dataset_builder"
+        )
+    except ModuleNotFoundError as error:
+        known = sorted(path.parent.name for path in Path(__file__).parent.glob("*/*_builder.py"))
+        raise UserError(f"config.dataset={config.dataset!r} is none of {known}") from error
+    known = sorted(module.Builder.builder_configs)
+    if config.dataset_config and config.dataset_config not in known:
+        raise UserError(f"config.dataset_config={config.dataset_config!r} is none of {known}")
+    manual_dir = Path(config.manual_dir).expanduser() if config.manual_dir else None
+    # The classes of a folder are its subfolders.
+    own = config.dataset == "folder"
+    settings = module.read_config(manual_dir) if own else config.dataset_config or None
+    data_dir = Path(config.data_dir).expanduser()
+    builder = module.Builder(data_dir=data_dir, config=settings)
+    prepare(builder, manual_dir)
+    return builder
