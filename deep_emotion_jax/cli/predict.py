@@ -126,16 +126,24 @@ def _print_and_save(
     lines = _csv_lines if arguments.csv else _json_lines if arguments.json else _table_lines
     write: Callable[[str], None] = lambda line: tqdm.write(line, file=sys.stdout)  # noqa: E731
     saved: list[Path] = []
+    faceless = 0
     for i, prediction in enumerate(predictions):
         if i == 0:
             for line in lines(None, predictor.classes):
                 write(line)
         for line in lines(prediction, predictor.classes):
             write(line)
+        faceless += not prediction.faces
         if arguments.save and prediction.faces:
             maps = [predictor.importance(face) for face in prediction.faces]
             saved.append(drawing.path_in(arguments.save, prediction.picture))
             drawing.save(prediction, maps, saved[-1])
+    if faceless and not arguments.webcam:
+        print(
+            f"no face found in {faceless} picture{'' if faceless == 1 else 's'}; "
+            "if they are cut-out faces, use --detector none",
+            file=sys.stderr,
+        )
     return saved
 
 
@@ -161,7 +169,8 @@ def _table_lines(prediction: "Prediction | None", classes: tuple[str, ...]) -> I
     for face in prediction.faces:
         left, top, side = (f"{round(value):5}" for value in face.box)
         share = f"{face.probabilities[face.expression]:.1%}"
-        yield f"{face.expression:{width}}  {share:>6}  {left}  {top}  {side}  {name}"
+        notes = f"  ({', '.join(face.notes)})" if face.notes else ""
+        yield f"{face.expression:{width}}  {share:>6}  {left}  {top}  {side}  {name}{notes}"
     if not prediction.faces:
         yield f"{'(no face)':{width}}  {'':27}  {name}"
 
@@ -184,6 +193,10 @@ def _json_lines(prediction: "Prediction | None", classes: tuple[str, ...]) -> It
                     "probabilities": face.probabilities,
                     "box": face.box._asdict(),
                     "region": None if face.region is None else face.region.tolist(),
+                    "score": face.score,
+                    "roll": face.roll,
+                    "landmarks": None if face.landmarks is None else face.landmarks.tolist(),
+                    "notes": face.notes,
                 }
                 for face in prediction.faces
             ],
@@ -193,18 +206,18 @@ def _json_lines(prediction: "Prediction | None", classes: tuple[str, ...]) -> It
 
 def _csv_lines(prediction: "Prediction | None", classes: tuple[str, ...]) -> Iterator[str]:
     if prediction is None:
-        yield _csv_line(
-            ["picture", "frame", "seconds", "left", "top", "side", "expression", *classes]
-        )
+        where = ("picture", "frame", "seconds", "left", "top", "side", "expression")
+        yield _csv_line([*where, *classes, "score", "roll", "notes"])
         return
     picture = prediction.picture
     # Bytes of a name that are not UTF-8 cannot be printed.
     source = picture.source.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    where = [source, picture.frame, picture.seconds]
+    place = [source, picture.frame, picture.seconds]
     for face in prediction.faces:
-        yield _csv_line([*where, *face.box, face.expression, *face.probabilities.values()])
+        cells = [*place, *face.box, face.expression, *face.probabilities.values()]
+        yield _csv_line([*cells, face.score, face.roll, " ".join(face.notes)])
     if not prediction.faces:
-        yield _csv_line(where + [None] * (4 + len(classes)))
+        yield _csv_line(place + [None] * (7 + len(classes)))
 
 
 def _csv_line(cells: list) -> str:

@@ -182,7 +182,7 @@ class YuNetDetector:
             import cv2
         except ImportError as error:
             raise UserError(
-                "--detector yunet needs OpenCV: pip install '.[video]' in a clone of the project"
+                '--detector yunet needs OpenCV: pip install ".[video]" in the project\'s folder'
             ) from error
         if not os.path.isfile(model):
             raise UserError(f"there is no YuNet model file {os.fspath(model)}")
@@ -195,7 +195,14 @@ class YuNetDetector:
 
     def __call__(self, picture: np.ndarray) -> list[FoundFace]:
         """See `Detector`."""
-        shrunk, scale = shrink(picture, SIDE)
+        for longer in (SIDE, SIDE // 2):  # A face that fills 640 pixels may be too large.
+            faces = framed(self._search(picture, longer))
+            if faces:
+                break
+        return _finished(faces, picture)
+
+    def _search(self, picture: np.ndarray, longer: int) -> Candidates:
+        shrunk, scale = shrink(picture, longer)
         height, width, _ = shrunk.shape
         self._network.setInputSize((width, height))
         _, found = self._network.detect(np.ascontiguousarray(shrunk[..., ::-1]))
@@ -203,8 +210,7 @@ class YuNetDetector:
         corner, size = rows[:, :2], rows[:, 2:4]
         boxes = np.concatenate([corner, corner + size], axis=1)
         landmarks = rows[:, 4:14].reshape(-1, 5, 2)
-        faces = framed(Candidates(rows[:, 14], boxes, landmarks).moved(0, scale))
-        return _finished(faces, picture)
+        return Candidates(rows[:, 14], boxes, landmarks).moved(0, scale)
 
 
 @functools.cache

@@ -23,6 +23,7 @@ from deep_emotion_jax.data.crop import Box, crop
 from deep_emotion_jax.data.detectors import Detector, FaceDetector, FoundFace
 from deep_emotion_jax.data.pictures import Picture, as_pixels, read_picture
 from deep_emotion_jax.errors import UserError
+from deep_emotion_jax.inference.quality import notes
 from deep_emotion_jax.nn.weights import Trained
 from deep_emotion_jax.pretrained import load_pretrained
 
@@ -53,6 +54,7 @@ class Face:
       score: how sure the detector is that this is a face, in [0, 1].
       landmarks: [5, 2] in pixels of the picture, see `FoundFace`, or None.
       roll: degrees by which the frame was turned to level the eyes, see `crop`.
+      notes: why the answer may be wrong, such as "small" or "profile"; see `quality.notes`.
     """
 
     box: Box
@@ -63,6 +65,7 @@ class Face:
     score: float = 1.0
     landmarks: np.ndarray | None = field(default=None, repr=False)
     roll: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -227,6 +230,7 @@ class Predictor:
             found.score,
             found.landmarks,
             found.roll,
+            notes(pixels, found.box, found.landmarks),
         )
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import pickle
 import subprocess
 import sys
 import types
@@ -331,7 +332,7 @@ def test_command_csv(capsys, tmp_path, golden):
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out, newline="")))
     assert [Path(row["picture"]).stem for row in rows] == ["a,b", 'c"d', "e\nf"]
     for row, want in zip(rows, expected, strict=False):
-        classes = list(row)[7:]
+        classes = list(row)[7:-3]
         np.testing.assert_allclose([float(row[name]) for name in classes], want, atol=1e-4)
         assert row["expression"] == classes[want.argmax()]
 
@@ -424,3 +425,66 @@ def test_the_webcam_is_watched_frame_by_frame(monkeypatch, capsys):
     monkeypatch.setattr(FakeCamera, "frames", 0)
     assert main(["predict", "--webcam"]) == 2
     assert "webcam" in capsys.readouterr().err
+
+
+def test_faces_are_marked_and_a_picture_without_any_gets_a_hint(capsys, tmp_path):
+    picture = Image.fromarray(skimage.data.astronaut())
+    picture.resize((100, 100)).save(tmp_path / "small.png")
+    Image.new("RGB", (90, 90)).save(tmp_path / "without.png")
+    assert main(["predict", str(tmp_path), "--json"]) == 0
+    out, err = capsys.readouterr()
+    small, without = (json.loads(line)["faces"] for line in out.splitlines())
+    assert "small" in small[0]["notes"]
+    assert 0.6 < small[0]["score"] <= 1
+    assert without == []
+    assert "no face found in 1 picture;" in err
+    assert "--detector none" in err
+
+
+def test_a_list_of_pictures_gives_a_list(of_faces, golden):
+    images, _ = golden
+    one, two = of_faces.predict([images[0], images[1]])
+    assert probabilities(one) == probabilities(of_faces.predict(images[0]))
+    assert probabilities(two) == probabilities(of_faces.predict(images[1]))
+    assert of_faces.predict([]) == []
+
+
+def test_a_predictor_can_be_sent_to_another_process(of_faces, golden):
+    copy = pickle.loads(pickle.dumps(of_faces))
+    assert probabilities(copy.predict(golden[0][0])) == probabilities(
+        of_faces.predict(golden[0][0])
+    )
+
+
+def test_the_repr_of_a_prediction_is_short(of_faces, golden):
+    text = repr(of_faces.predict(golden[0][0]))
+    assert "expression" in text
+    assert len(text) < 1000
+
+
+def test_the_answer_is_the_calibrated_mean_over_face_and_mirror(golden):
+    images, _ = golden
+    trained = load_pretrained("deep_emotion.fer2013")
+    logits = np.asarray(nnx.jit(lambda net, x: net(x))(trained.model, images / np.float32(255)))
+    mirrored = images[:, :, ::-1] / np.float32(255)
+    other = np.asarray(nnx.jit(lambda net, x: net(x))(trained.model, mirrored))
+    expected = np.mean([jax.nn.softmax(part / 2.5) for part in (logits, other)], axis=0)
+    hot = Trained(trained.model, trained.classes, {**trained.about, "temperature": 2.5})
+    for image, row in zip(images, expected, strict=True):
+        (face,) = Predictor(hot, whole_picture).predict(image).faces
+        np.testing.assert_allclose(list(face.probabilities.values()), row, atol=1e-4)
+
+
+def test_a_leaning_face_gets_the_answer_of_the_upright_one(predictor, astronaut):
+    """Turned by 25 degrees, level again in the cut, its region turned along."""
+    upright = skimage.data.astronaut()
+    leaning = np.asarray(Image.fromarray(upright).rotate(25, Image.Resampling.BICUBIC))
+    (face,) = predictor.predict(leaning).faces
+    assert face.roll == pytest.approx(-21, abs=5)
+    assert face.probabilities["happy"] > 0.8
+    edge = face.region[1] - face.region[0]
+    straight = predictor.predict(upright).faces[0].region
+    tilt = np.degrees(np.arctan2(*edge[::-1])) - np.degrees(
+        np.arctan2(*(straight[1] - straight[0])[::-1])
+    )
+    assert tilt == pytest.approx(face.roll, abs=5)
