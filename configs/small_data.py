@@ -23,3 +23,12 @@ def get_config() -> ConfigDict:
     config.augmentation.scale = 0.08
     config.augmentation.contrast = 0.2
     return config
+
+
+def finetune(config: ConfigDict) -> ConfigDict:
+    """Changes a config for small data to start from the FER-2013 weights."""
+    config.init_from = "deep_emotion.fer2013"
+    config.num_steps = 1500
+    config.recipe.learning_rate = 1e-3
+    config.recipe.warmup_steps = 100
+    return config

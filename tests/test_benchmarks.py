@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import accelerator, common, scaling_model
+from benchmarks import accelerator, common, scaling_model, small_data
 from deep_emotion_jax.nn import conv
 
 
@@ -134,3 +134,30 @@ def test_scaling_model_names_the_limit():
     once = scaling_model.costs(machine, 1e6, 1, 128)
     four = scaling_model.costs(machine, 1e6, 1, 128, runs=4)
     assert four.step == 1.024 * once.step  # 512 images are as many as the shortest step takes
+
+
+def test_small_data_draws_share_nobody_and_balance_classes():
+    people = np.repeat(np.arange(40), 35)
+    draws = [small_data.draw_people(people, 300, seed) for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(draws[0].train, draws[1].train)
+    assert set(draws[0].train) != set(draws[2].train)
+    for draw in draws:
+        assert len(set(draw.train)) == 300
+        assert not set(people[draw.train]) & set(people[draw.test])
+
+    labels = np.random.default_rng(0).choice(7, 3000, p=[0.02, 0.02, 0.1, 0.4, 0.2, 0.16, 0.1])
+    for balanced in (False, True):
+        draw = small_data.draw_subset(labels, 120, 0, balanced=balanced)
+        assert len(set(draw.train)) == 120
+        assert len(draw.test) == small_data.TEST_FACES
+        assert not set(draw.train) & set(draw.test)
+        counts = np.bincount(labels[draw.train], minlength=7)
+        assert (counts.max() - counts.min() <= 6) == balanced
+
+
+def test_small_data_table_counts_failures():
+    row = {"faces": "generated", "count": 120, "train": 0.99, "test": 0.6}
+    rows = [row, row | {"train": 0.94, "test": 0.2}, row | {"faces": "FER-2013"}]
+    lines = small_data.table(rows).splitlines()
+    assert lines[2] == "| generated | 120 | 2 | 1 | 94.0 | 96.5 | 20.0 | 40.0 |"
+    assert lines[-1].startswith("| **all** | | 3 | **1** |")
