@@ -1,80 +1,68 @@
-"""Scores, tables, cross-validation and region maps.
+"""Evaluate trained networks: scores, tables, cross-validation, region maps.
 
-    python eval.py evaluate --workdir runs/fer2013 --split test
-    python eval.py evaluate --model deep_emotion.fer2013 --dataset fer2013 --manual-dir PATH
-    python eval.py table --runs runs
-    python eval.py cross-validate --config configs/ck_plus.py --config.manual_dir=PATH
-    python eval.py seeds --config configs/fer2013.py --config.manual_dir=PATH --num 5
-    python eval.py folds --config configs/ck_plus.py
-    python eval.py regions --workdir runs/fer2013
-    python eval.py regions --model deep_emotion.fer2013 --dataset fer2013 --split validation
-    python eval.py robustness --workdirs runs/with runs/without --out runs/attention
+Example:
+  python eval.py evaluate --workdir runs/fer2013 --split validation
 
-Settings of the training commands are given as for main.py.
+Each command has its own --help.
 """
 
 import argparse
 import dataclasses
-import json
 import sys
+import textwrap
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, NamedTuple
 
 from configs import command_line
-from datasets.load import load_dataset
-from deep_emotion_jax.data.folds import Fold, join, make_folds
-from deep_emotion_jax.data.split import Split
-from deep_emotion_jax.errors import UserError
-from deep_emotion_jax.evaluation import figures, metrics
-from deep_emotion_jax.evaluation.predictions import write_predictions
-from deep_emotion_jax.evaluation.regions import truth_scores, write_regions, write_telling_faces
-from deep_emotion_jax.evaluation.robustness import AMOUNTS, CHANGES, accuracy_under_change
-from deep_emotion_jax.evaluation.tables import (
-    markdown_table,
-    mean_and_deviation,
-    results_table,
-    score_cells,
-)
-from deep_emotion_jax.files import write_json
-from deep_emotion_jax.nn.logits import predict_logits
-from deep_emotion_jax.nn.weights import Trained, load_model
-from deep_emotion_jax.pretrained import load_pretrained
-from deep_emotion_jax.runtime.command import run_command
-from deep_emotion_jax.runtime.devices import choose_devices
-from deep_emotion_jax.training.experiment import run as train
+from deep_emotion_jax.cli.options import HelpFormatter, add_device, network, path
 
-PARTS = ("train", "validation", "test")
+if TYPE_CHECKING:
+    from deep_emotion_jax.evaluation.metrics import Metrics
+    from deep_emotion_jax.evaluation.runs import Scored
+
+# JAX and all that needs it are imported in the commands, so that --help is fast.
+
+SPLITS = ("train", "validation", "test", "all")
 
 
-class Entry(NamedTuple):
-    """A trained network and the division of the data it is scored on."""
+class Selection(NamedTuple):
+    """The networks to score, a title for results, and where files go."""
 
-    name: str
-    trained: Trained
-    fold: Fold
-
-
-def cross_validate(options: argparse.Namespace, rest: list[str]) -> None:
-    """Trains every fold of the protocol in which nobody is on two sides, in one program."""
-    config, name = command_line.read_config(options.config, rest)
-    config.protocol = "subjects"
-    choose_devices(config.accelerator, config.num_devices)  # fails before the data are read
-    train(config, *load_dataset(config), options.workdir or Path(f"runs/{name}_subjects"))
+    networks: "list[Scored]"
+    title: str
+    folder: Path
 
 
-def seeds(options: argparse.Namespace, rest: list[str]) -> None:
-    """Trains one config from several seeds in one program."""
-    config, name = command_line.read_config(options.config, rest)
-    chosen = range(config.seed, config.seed + options.num)
-    choose_devices(config.accelerator, config.num_devices)  # fails before the data are read
-    train(config, *load_dataset(config), options.workdir or Path(f"runs/{name}_seeds"), chosen)
+def cross_validate(options: argparse.Namespace, overrides: Sequence[str]) -> None:
+    """Train every fold of the subject-independent protocol, in one program.
+
+    Example:
+      python eval.py cross-validate --config configs/ck_plus.py --config.manual_dir=PATH
+    """
+    _train(options, [*overrides, "--config.protocol=subjects"], "_subjects")
 
 
-def folds(options: argparse.Namespace, rest: list[str]) -> None:
-    """Prints on which side of each fold every example is, one line each."""
-    config, _ = command_line.read_config(options.config, rest)
+def seeds(options: argparse.Namespace, overrides: Sequence[str]) -> None:
+    """Train one config with several seeds, in one program.
+
+    Example:
+      python eval.py seeds --config configs/fer2013.py --config.manual_dir=PATH --num 3
+    """
+    _train(options, overrides, "_seeds", options.num)
+
+
+def folds(options: argparse.Namespace, overrides: Sequence[str]) -> None:
+    """Print fold, split and key of every example, one per line.
+
+    Example:
+      python eval.py folds --config configs/ck_plus.py --config.manual_dir=PATH
+    """
+    from datasets.load import load_dataset
+    from deep_emotion_jax.data.folds import join, make_folds
+    from deep_emotion_jax.evaluation.runs import PARTS
+
+    config, _ = command_line.read_config(options.config, overrides)
     splits, _ = load_dataset(config)
     keys = join(splits).keys
     for fold in make_folds(config.dataset, config.protocol, splits, config.seed):
@@ -84,112 +72,113 @@ def folds(options: argparse.Namespace, rest: list[str]) -> None:
 
 
 def table(options: argparse.Namespace) -> None:
-    """Prints the paper's results table beside ours, as Markdown."""
+    """Print the results of all finished runs beside the paper's, as Markdown.
+
+    Example:
+      python eval.py table --runs runs
+    """
+    from deep_emotion_jax.evaluation.tables import results_table
+
     print(results_table(options.runs, with_missing=options.all))
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """Scores the networks of a workdir, or one network, on a split."""
-    entries, data, class_names, name = _entries(options)
-    folder = options.workdir or Path()
-    found, rows = [], []
-    for entry in entries:
-        index = getattr(entry.fold, options.split)
-        if not len(index):
-            raise UserError(f"the data have no {options.split} images; choose another --split")
-        chosen = data.select(index)
-        logits = predict_logits(entry.trained.model, chosen.images, flip=options.flip)
-        score = metrics.evaluate(logits, chosen.labels)
-        found.append(score)
-        rows.append((entry.name, *score_cells(score)))
+    """Score the networks of a run, or one network, on a split.
+
+    Example:
+      python eval.py evaluate --workdir runs/fer2013 --split validation
+    """
+    from deep_emotion_jax.evaluation import metrics, tables
+    from deep_emotion_jax.evaluation.predictions import write_predictions
+    from deep_emotion_jax.nn.logits import predict_logits
+
+    selection = _select(options)
+    classes = selection.networks[0].trained.classes
+    scores = {}
+    for name, trained, faces in selection.networks:
+        logits = predict_logits(trained.model, faces.images, flip=options.flip)
+        scores[name] = metrics.evaluate(logits, faces.labels)
         if options.predictions:
-            path = options.predictions
-            if len(entries) > 1:
-                path = path.with_stem(f"{path.stem}-{entry.name}")
-            write_predictions(path, chosen, logits, class_names)
-            print(f"predictions in {path}")
-    over_runs = metrics.mean_and_interval([score.accuracy for score in found])
+            file = options.predictions
+            if len(selection.networks) > 1:
+                file = file.with_stem(f"{file.stem}-{name}")
+            write_predictions(file, faces, logits, classes)
+            print(f"predictions in {file}")
     averaging = " with flip averaging" if options.flip else ""
-    print(f"{name}, {options.split} split{averaging}, {found[0].count} images\n")
-    recalls = [f"recall {label}" for label in class_names]
-    header = ("run", "accuracy %", "95 % interval", "macro-F1", "calibration error", *recalls)
-    print(markdown_table(header, rows))
-    if over_runs.std is not None:
-        low, high = over_runs.interval95 or (0, 0)
+    title = f"{selection.title}, {options.split} split{averaging}"
+    print(f"{title}, {next(iter(scores.values())).count} images\n")
+    header = ("run", *tables.SCORES, *(f"recall {name}" for name in classes))
+    print(
+        tables.markdown_table(
+            header, [(name, *tables.score_cells(s)) for name, s in scores.items()]
+        )
+    )
+    over_runs = metrics.mean_and_interval([score.accuracy for score in scores.values()])
+    if over_runs.interval95 is not None:
+        low, high = over_runs.interval95
         print(
             f"\naccuracy over {over_runs.count} runs: {over_runs.mean:.2%}, standard deviation "
             f"{over_runs.std:.2%}, 95 % interval {low:.2%} to {high:.2%}"
         )
     if options.workdir:
-        stem = f"evaluate_{options.split}" + ("_flip" if options.flip else "")
-        matrix = np.sum([score.confusion_matrix for score in found], axis=0)
-        title = f"{name} {options.split}{averaging}: {np.trace(matrix) / matrix.sum():.2%}"
-        figures.confusion_matrix_png(matrix, class_names, folder / f"{stem}.png", title)
-        figures.confusion_matrix_csv(matrix, class_names, folder / f"{stem}.csv")
-        runs = {entry.name: score.to_json() for entry, score in zip(entries, found, strict=True)}
-        write_json(
-            folder / f"{stem}.json", {"over_runs": dataclasses.asdict(over_runs), "runs": runs}
-        )
-        print(f"\nresults in {folder}: {stem}.json, {stem}.png, {stem}.csv")
+        stem = options.workdir / (f"evaluate_{options.split}" + ("_flip" if options.flip else ""))
+        _write_scores(stem, scores, classes, f"{selection.title} {options.split}{averaging}")
 
 
 def regions(options: argparse.Namespace) -> None:
-    """Draws the paper's region figure and telling faces; scores maps where truth is known."""
-    entries, data, class_names, name = _entries(options)
-    model, fold = entries[0].trained.model, entries[0].fold
-    faces = data.select(getattr(fold, options.split))
-    folder = options.workdir or Path()
-    named = f"regions_{options.split}"
-    if options.model:
-        named = f"{named}_{entries[0].name}_{options.dataset}"
-    written = [folder / f"{named}.png", folder / f"{named}_telling.png"]
-    write_regions(model, faces, class_names, f"{name} {options.split}", written[0])
-    write_telling_faces(model, faces, class_names, f"{name} {options.split}", written[1])
+    """Draw the regions that matter; score the maps where the true regions are known.
+
+    Example:
+      python eval.py regions --model deep_emotion.fer2013 --manual-dir PATH --split validation
+    """
+    from deep_emotion_jax.evaluation import tables
+    from deep_emotion_jax.evaluation.regions import (
+        truth_scores,
+        write_regions,
+        write_telling_faces,
+    )
+    from deep_emotion_jax.files import write_json
+
+    selection = _select(options)
+    name, trained, faces = selection.networks[0]
+    stem = f"regions_{options.split}" + (f"_{name}_{options.dataset}" if options.model else "")
+    written = [selection.folder / f"{stem}.png", selection.folder / f"{stem}_telling.png"]
+    title = f"{selection.title} {options.split}"
+    write_regions(trained.model, faces, trained.classes, title, written[0])
+    write_telling_faces(trained.model, faces, trained.classes, title, written[1])
     if faces.evidence is not None:
-        scores = truth_scores(model, faces, len(class_names))
-        written.append(folder / f"{named}.json")
+        scores = truth_scores(trained.model, faces, len(trained.classes))
+        written.append(selection.folder / f"{stem}.json")
         write_json(written[-1], scores)
-        chance = scores.pop("chance")
-        print(f"{chance['faces']} faces; the true regions cover {chance['mask']:.1%} of them\n")
-        header = (
-            "map",
-            "faces with a map %",
-            "importance inside %",
-            "pointing hits %",
-            "rank correlation, shuffled weights",
-        )
-        rows = [
-            (
-                method,
-                f"{100 * score['mapped']:.0f}",
-                f"{100 * score['mass_inside']:.1f}",
-                f"{100 * score['pointing_hit']:.1f}",
-                "-" if score["after_shuffling"] is None else f"{score['after_shuffling']:.2f}",
-            )
-            for method, score in scores.items()
-        ]
-        print(markdown_table(header, rows) + "\n")
+        print(tables.truth_table(scores))
     print(f"results in {', '.join(map(str, written))}")
 
 
 def robustness(options: argparse.Namespace) -> None:
-    """Compares networks on shifted, turned and scaled faces; mean and deviation over the runs."""
-    curves: dict[str, dict[str, list[list[float]]]] = {}
+    """Compare networks on shifted, rotated and scaled faces, as mean and deviation over the runs.
+
+    Example:
+      python eval.py robustness --workdirs runs/with runs/without --out runs/attention
+    """
+    from deep_emotion_jax.evaluation import figures, metrics, tables
+    from deep_emotion_jax.evaluation.robustness import AMOUNTS, CHANGES, accuracy_under_change
+    from deep_emotion_jax.files import write_json
+
+    curves = {}
     for workdir in options.workdirs:
         options.workdir = workdir
-        entries, data, _, _ = _entries(options)
-        found = []
-        for entry in entries:
-            faces = data.select(getattr(entry.fold, options.split))
-            found.append(accuracy_under_change(entry.trained.model, faces.images, faces.labels))
+        found = [
+            accuracy_under_change(trained.model, faces.images, faces.labels)
+            for _, trained, faces in _select(options).networks
+        ]
         curves[workdir.name] = {change: [run[change] for run in found] for change in CHANGES}
     rows = []
     for name, changes in curves.items():
         for change, runs in changes.items():
             over_runs = [metrics.mean_and_interval(shares) for shares in zip(*runs, strict=True)]
-            cells = [mean_and_deviation(each.mean, each.std, digits=1) for each in over_runs]
+            cells = [tables.mean_and_deviation(x.mean, x.std, digits=1) for x in over_runs]
             rows.append((name, change, *cells))
-    print(markdown_table(("network", "change", *(f"{a:.0%}" for a in AMOUNTS)), rows))
+    print(tables.markdown_table(("network", "change", *(f"{a:.0%}" for a in AMOUNTS)), rows))
     options.out.mkdir(parents=True, exist_ok=True)
     figure, numbers = options.out / "robustness.png", options.out / "robustness.json"
     figures.robustness_png(curves, AMOUNTS, figure, f"Accuracy on changed {options.split} faces")
@@ -197,118 +186,197 @@ def robustness(options: argparse.Namespace) -> None:
     print(f"\nresults in {figure}, {numbers}")
 
 
-def _entries(options: argparse.Namespace) -> tuple[list[Entry], Split, list[str], str]:
-    """The networks to score, the data joined, its class names, and what to call all this."""
+def _train(
+    options: argparse.Namespace, overrides: Sequence[str], suffix: str, num: int | None = None
+) -> None:
+    """Train all folds of a config, with `num` seeds from its own on; None for its own alone."""
+    from datasets.load import load_dataset
+    from deep_emotion_jax.runtime.devices import choose_devices
+    from deep_emotion_jax.training.experiment import run
+
+    config, name = command_line.read_config(options.config, overrides)
+    choose_devices(config.accelerator, config.num_devices)  # fails before the data are read
+    workdir = options.workdir or Path(f"runs/{name}{suffix}")
+    chosen = None if num is None else range(config.seed, config.seed + num)
+    run(config, *load_dataset(config), workdir, chosen)
+
+
+def _select(options: argparse.Namespace) -> Selection:
+    """Load the networks of the options and the images they are scored on."""
+    from datasets.load import load_dataset
+    from deep_emotion_jax.data.folds import join
+    from deep_emotion_jax.evaluation import runs
+    from deep_emotion_jax.pretrained import load_pretrained
+    from deep_emotion_jax.runtime.devices import choose_devices, describe
+
+    print(describe(choose_devices(options.device)))
     config, _ = command_line.read_config(None)
-    trained: dict[str, Trained]
-    if options.workdir:
-        saved = _read_workdir(options.workdir)
-        config.update(saved["config"])
-        trained = {
-            name: load_model(options.workdir / "weights" / f"{name}.safetensors")
-            for name in saved["runs"]
-        }
+    finished = runs.read_run(options.workdir) if options.workdir else None
+    if finished:
+        for key, value in {**finished.config, **finished.paths}.items():
+            if key in config and not isinstance(value, dict):  # what prepares and reads the data
+                config[key] = value
     else:
-        config.dataset = options.dataset
+        config.dataset, config.protocol = options.dataset, "official"
+    for name in ("data_dir", "manual_dir"):
+        if given := getattr(options, name):
+            config[name] = str(given)
+    official = finished is None or finished.config["protocol"] == "official"
+    wanted = [options.split] if official and options.split != "all" else None
+    splits, class_names = load_dataset(config, wanted)
+    if finished:
+        networks = finished.networks
+        faces = runs.faces_of_run(finished, splits, options.split)
+    else:
         name = options.model
         name = Path(name).stem if name.endswith(".safetensors") else name
-        trained = {name: load_pretrained(options.model)}
-    config.data_dir = options.data_dir
-    config.manual_dir = options.manual_dir
-    splits, class_names = load_dataset(config)
-    data = join(splits)
-    for name, model in trained.items():
-        if list(model.classes) != class_names:
-            raise UserError(
-                f"{name} names {list(model.classes)}, the images of {config.dataset} are labelled "
-                f"{class_names}"
-            )
-    if options.workdir and config.protocol != "official":
-        if data.fingerprint() != saved["fingerprint"]:
-            raise UserError(
-                f"the data are not those that {options.workdir} was trained on, so what was test "
-                "there may be training here; give the same --data-dir"
-            )
-        seeds = sorted({int(name.rsplit("-", 1)[1]) for name in trained})
-    else:
-        seeds = [config.seed]
-    by_name = {
-        f"{fold.name}-seed-{seed}": fold
-        for seed in seeds
-        for fold in make_folds(config.dataset, config.protocol, splits, seed)
-    }
-    official = next(iter(by_name.values()))
-    entries = [Entry(name, model, by_name.get(name, official)) for name, model in trained.items()]
+        networks = {name: load_pretrained(options.model)}
+        faces = {name: join(splits)}
+    scored = [
+        runs.Scored(name, trained, runs.in_order_of(trained.classes, faces[name], class_names))
+        for name, trained in networks.items()
+    ]
     title = str(options.workdir or f"{options.model} on {config.dataset}")
-    return entries, data, class_names, title
+    return Selection(scored, title, options.workdir or Path())
 
 
-def _read_workdir(workdir: Path) -> dict[str, Any]:
-    try:
-        return json.loads((workdir / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{workdir} is not the folder of a run of main.py: {error}") from error
+def _write_scores(
+    stem: Path, scores: "dict[str, Metrics]", classes: Sequence[str], title: str
+) -> None:
+    """Write the scores of all runs as JSON, and their confusion matrix as a figure and as CSV."""
+    import numpy as np
+
+    from deep_emotion_jax.evaluation import figures, metrics
+    from deep_emotion_jax.files import write_json
+
+    matrix = np.sum([score.confusion_matrix for score in scores.values()], axis=0)
+    figures.write_confusion(matrix, classes, stem, title)
+    over_runs = metrics.mean_and_interval([score.accuracy for score in scores.values()])
+    runs = {name: score.to_json() for name, score in scores.items()}
+    write_json(f"{stem}.json", {"over_runs": dataclasses.asdict(over_runs), "runs": runs})
+    print(f"\nresults in {stem.parent}: {stem.name}.json, {stem.name}.png, {stem.name}.csv")
 
 
-def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Reads the command line; the rest goes to the config."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def _add_network(command: argparse.ArgumentParser) -> None:
+    which = command.add_mutually_exclusive_group(required=True)
+    which.add_argument("--workdir", type=path, metavar="FOLDER", help="folder of a finished run")
+    which.add_argument(
+        "--model", type=network, metavar="NAME_OR_PATH", help="a shipped network or a .safetensors"
+    )
+    command.add_argument(
+        "--dataset", default="fer2013", help="the images for --model (default: %(default)s)"
+    )
+
+
+def _add_data(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--split", choices=SPLITS, default="test", help="images to score (default: %(default)s)"
+    )
+    command.add_argument(
+        "--data-dir",
+        type=path,
+        metavar="FOLDER",
+        help="the prepared data (default: that of the run, else data)",
+    )
+    command.add_argument(
+        "--manual-dir",
+        type=path,
+        metavar="PATH",
+        help="the raw data, if not yet prepared (default: that of the run)",
+    )
+    add_device(command)
+
+
+def _add_settings(command: argparse.ArgumentParser, suffix: str, *, required: bool) -> None:
+    command_line.add_options(command, config_required=required, suffix=suffix)
+    command.epilog = command_line.SETTINGS_HELP
+    command.set_defaults(takes_settings=True)
+
+
+def _add_command(
+    commands: "argparse._SubParsersAction", name: str, function: Callable[..., None]
+) -> argparse.ArgumentParser:
+    """Add a command that is described by the docstring of its function."""
+    summary, _, rest = (function.__doc__ or "").partition("\n")
+    command = commands.add_parser(
+        name,
+        help=summary,
+        description=f"{summary}\n{textwrap.dedent(rest)}",
+        formatter_class=HelpFormatter,
         allow_abbrev=False,
+    )
+    command.set_defaults(function=function)
+    return command
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Build the parser of all commands."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=HelpFormatter, allow_abbrev=False
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name: str, function: Any) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=function.__doc__, allow_abbrev=False)
-        command.set_defaults(function=function)
-        return command
-
-    def add_network(command: argparse.ArgumentParser) -> None:
-        which = command.add_mutually_exclusive_group(required=True)
-        which.add_argument("--workdir", type=Path, help="a finished run of main.py or eval.py")
-        which.add_argument("--model", help="shipped weights by name, or a .safetensors file")
-        command.add_argument("--dataset", default="fer2013", help="of --model; default: fer2013")
-
-    def add_data(command: argparse.ArgumentParser) -> None:
-        command.add_argument("--split", choices=PARTS, default="test", help="default: test")
-        command.add_argument("--data-dir", default="data", help="the prepared data; default: data")
-        command.add_argument("--manual-dir", default="", help="the raw data, if not yet prepared")
+    def add(name: str, function: Callable[..., None]) -> argparse.ArgumentParser:
+        return _add_command(commands, name, function)
 
     command = add("evaluate", evaluate)
-    add_network(command)
-    add_data(command)
-    command.add_argument("--flip", action="store_true", help="average with the mirrored face")
-    command.add_argument("--predictions", type=Path, help="CSV file to write, with keys")
+    _add_network(command)
+    _add_data(command)
+    command.add_argument(
+        "--flip", action="store_true", help="average with the mirror image (default: no)"
+    )
+    command.add_argument(
+        "--predictions", type=path, metavar="FILE", help="write predictions as CSV (default: no)"
+    )
     command = add("regions", regions)
-    add_network(command)
-    add_data(command)
+    _add_network(command)
+    _add_data(command)
     command = add("robustness", robustness)
-    command.add_argument("--workdirs", type=Path, nargs="+", required=True, help="finished runs")
-    command.add_argument("--out", type=Path, required=True, help="folder for figure and numbers")
-    add_data(command)
+    command.add_argument(
+        "--workdirs",
+        type=path,
+        nargs="+",
+        required=True,
+        metavar="FOLDER",
+        help="folders of finished runs",
+    )
+    command.add_argument(
+        "--out", type=path, required=True, metavar="FOLDER", help="folder for figure and numbers"
+    )
+    _add_data(command)
     command = add("table", table)
-    command.add_argument("--runs", type=Path, default=Path("runs"), help="default: runs")
-    command.add_argument("--all", action="store_true", help="name results without a run as well")
-    command_line.add_options(add("cross-validate", cross_validate))
+    command.add_argument(
+        "--runs",
+        type=path,
+        metavar="FOLDER",
+        default=Path("runs"),
+        help="folder with finished runs at any depth (default: %(default)s)",
+    )
+    command.add_argument(
+        "--all", action="store_true", help="name results without a run as well (default: no)"
+    )
+    command = add("cross-validate", cross_validate)
+    _add_settings(command, "_subjects", required=True)
+    _add_settings(add("folds", folds), "", required=False)
     command = add("seeds", seeds)
-    command_line.add_options(command)
-    command.add_argument("--num", type=int, default=5, help="how many; default: 5")
-    command_line.add_options(add("folds", folds))
+    _add_settings(command, "_seeds", required=False)
+    command.add_argument(
+        "--num", type=int, default=5, help="number of seeds (default: %(default)s)"
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command."""
+    parser = make_parser()
     options, rest = parser.parse_known_args(arguments)
-    if rest and options.function not in (cross_validate, seeds, folds):
-        parser.error(f"unrecognised arguments: {' '.join(rest)}")
-    return options, rest
+    takes_settings = getattr(options, "takes_settings", False)
+    if rest and not takes_settings:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    from deep_emotion_jax.runtime.command import run_command
 
-
-def run(arguments: list[str]) -> None:
-    """Runs one command."""
-    options, rest = parse(arguments)
-    if options.function in (cross_validate, seeds, folds):
-        options.function(options, rest)
-    else:
-        options.function(options)
+    run_command(lambda: options.function(options, *([rest] if takes_settings else [])))
 
 
 if __name__ == "__main__":
-    run_command(lambda: run(sys.argv[1:]))
+    main(sys.argv[1:])

@@ -33,19 +33,28 @@ def path(text: str) -> Path:
         raise argparse.ArgumentTypeError(f"cannot expand {text!r}: {error}") from error
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of commands that train; settings are read by `read_config`."""
+def add_options(
+    parser: argparse.ArgumentParser, *, config_required: bool = False, suffix: str = ""
+) -> None:
+    """Adds the options of commands that train.
+
+    Args:
+      parser: the parser of the command.
+      config_required: whether --config has no default.
+      suffix: of the default workdir.
+    """
+    default = "" if config_required else "; default: configs/synthetic_faces.py, without downloads"
     parser.add_argument(
         "--config",
         metavar="FILE",
-        help="the experiment, a file of configs/; default: configs/synthetic_faces.py, which needs "
-        "no download. FILE:TEXT passes TEXT to its get_config",
+        required=config_required,
+        help=f"the experiment, a file of configs/{default}. FILE:TEXT is get_config(TEXT)",
     )
     parser.add_argument(
         "--workdir",
         type=path,
         metavar="FOLDER",
-        help="the folder for all results; default: runs/NAME, named after the config file",
+        help=f"the folder for all results; default: runs/NAME{suffix}, named after the config file",
     )
 
 

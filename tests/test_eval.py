@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -101,7 +102,10 @@ def test_mistakes_are_one_message(prepared, finished, tmp_path):
         data,
         words=("nobody",),
     )
-    fails("eval.py", "cross-validate", f"--config.data_dir={prepared}", words=("subjects",))
+    fails("eval.py", "cross-validate", f"--config.data_dir={prepared}", words=("--config",))
+    config = f"--config={ROOT / 'configs' / 'synthetic_faces.py'}"
+    data_dir = f"--config.data_dir={prepared}"
+    fails("eval.py", "cross-validate", config, data_dir, words=("subjects",))
 
 
 def test_works_from_any_folder(finished, prepared, tmp_path):
@@ -110,3 +114,38 @@ def test_works_from_any_folder(finished, prepared, tmp_path):
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_evaluate_finds_the_data_of_the_run(finished, tmp_path):
+    done = run(ROOT / "eval.py", "evaluate", f"--workdir={finished[0]}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "35 images" in done.stdout
+
+
+def test_only_the_split_that_is_scored_is_read(prepared, tmp_path):
+    """The other splits are damaged here."""
+    shutil.copytree(prepared, tmp_path / "data")
+    for path in (tmp_path / "data").rglob("*.array_record*"):
+        if "-validation." not in path.name:
+            path.write_bytes(b"")
+    model = ("--model=deep_emotion.fer2013", "--dataset=synthetic_faces")
+    data = (f"--data-dir={tmp_path / 'data'}", "--split=validation")
+    done = run("eval.py", "evaluate", *model, *data)
+    assert done.returncode == 0, done.stderr
+    assert "35 images" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("evaluate", ("--flip", "--split", "default: test", "eval.py evaluate --workdir")),
+        ("cross-validate", ("--config", "--workdir", "runs/NAME_subjects")),
+        ("seeds", ("--num", "default: 5")),
+        ("table", ("--all", "default: runs")),
+    ],
+)
+def test_help_lists_the_options(command, words):
+    done = run("eval.py", command, "--help")
+    assert done.returncode == 0
+    for word in words:
+        assert word in done.stdout

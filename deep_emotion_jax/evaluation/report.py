@@ -166,7 +166,7 @@ def _summary(
         "runs": entries,
         "seconds": seconds,
         "images_per_second": images / seconds,
-        **{key: value for key, value in results.provenance.items() if key != "runs"},
+        **{key: value for key, value in results.provenance.items() if key not in ("runs", "paths")},
     }
 
 

@@ -54,6 +54,31 @@ def score_cells(score: Metrics) -> tuple[str, ...]:
     )
 
 
+def truth_table(scores: Mapping[str, Mapping[str, Any]]) -> str:
+    """Format what `regions.truth_scores` returns."""
+    chance = scores["chance"]
+    header = (
+        "map",
+        "faces with a map %",
+        "importance inside %",
+        "pointing hits %",
+        "rank correlation, shuffled weights",
+    )
+    rows = [
+        (
+            method,
+            f"{100 * score['mapped']:.0f}",
+            f"{100 * score['mass_inside']:.1f}",
+            f"{100 * score['pointing_hit']:.1f}",
+            "-" if score["after_shuffling"] is None else f"{score['after_shuffling']:.2f}",
+        )
+        for method, score in scores.items()
+        if method != "chance"
+    ]
+    title = f"{chance['faces']} faces; the true regions cover {chance['mask']:.1%} of them"
+    return f"{title}\n\n{markdown_table(header, rows)}"
+
+
 class Claim(NamedTuple):
     """What the paper claims for a dataset: accuracies in percent on its test images."""
 

@@ -40,6 +40,11 @@ def provenance(
         "config": settings,
         "runs": list(run_names),
         "fingerprint": data.fingerprint(),
+        # For later commands on the run. No part of it, so they may change.
+        "paths": {
+            name: os.path.abspath(path) if (path := config.get(name)) else ""
+            for name in ("data_dir", "manual_dir")
+        },
         "command": " ".join(sys.argv),
         "commit": commit(),
         "device": describe(devices),

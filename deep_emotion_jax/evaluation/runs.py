@@ -1,0 +1,113 @@
+"""Finished runs, read back, and the images that each of their networks is scored on."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from deep_emotion_jax.data.folds import Run, join, make_folds
+from deep_emotion_jax.data.split import Split
+from deep_emotion_jax.errors import UserError
+from deep_emotion_jax.nn.weights import Trained, load_model
+
+PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What a workdir holds of a run that has ended.
+
+    Attributes:
+      workdir: the folder.
+      config: the settings, as in config.json.
+      paths: where its data were: `data_dir` and `manual_dir`, if the run has stored them.
+      fingerprint: of the data.
+      networks: run name -> network.
+    """
+
+    workdir: Path
+    config: Mapping[str, Any]
+    paths: Mapping[str, str]
+    fingerprint: str
+    networks: Mapping[str, Trained]
+
+
+class Scored(NamedTuple):
+    """A network and the images it is scored on, with labels in the order of its classes."""
+
+    name: str
+    trained: Trained
+    faces: Split
+
+
+def read_run(workdir: Path) -> FinishedRun:
+    """Read the settings and the networks of a finished run.
+
+    Raises:
+      UserError: if the folder is not that of a run, or a network is missing or damaged.
+    """
+    try:
+        saved = json.loads((workdir / "config.json").read_text())
+        config, names, fingerprint = saved["config"], saved["runs"], saved["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{workdir} is not the folder of a run of main.py: {error!r}") from error
+    if not (workdir / "summary.json").exists():
+        raise UserError(f"the run in {workdir} has not ended; run its command again to resume it")
+    networks = {name: load_model(workdir / "weights" / f"{name}.safetensors") for name in names}
+    return FinishedRun(workdir, config, saved.get("paths", {}), fingerprint, networks)
+
+
+def faces_of_run(run: FinishedRun, splits: Mapping[str, Split], part: str) -> dict[str, Split]:
+    """Return the images of one part of the fold of every network.
+
+    Args:
+      run: the run.
+      splits: the dataset; for the official protocol, the split `part` is enough.
+      part: one of `PARTS`, or "all".
+
+    Raises:
+      UserError: if the data are not those of the run, or it has no such images.
+    """
+    protocol = run.config["protocol"]
+    if protocol == "official" or part == "all":
+        return dict.fromkeys(run.networks, join(dict(splits)))
+    data = join(dict(splits))
+    if data.fingerprint() != run.fingerprint:
+        raise UserError(
+            f"these are not the data of the run in {run.workdir}, so its test images may be "
+            "training images here; give its --data-dir or --manual-dir"
+        )
+    seeds = {int(name.rsplit("-", 1)[1]) for name in run.networks}
+    runs = [
+        Run(fold, seed)
+        for seed in seeds
+        for fold in make_folds(run.config["dataset"], protocol, dict(splits), seed)
+    ]
+    places = {each.name: getattr(each.fold, part) for each in runs}
+    if not all(len(places[name]) for name in run.networks):
+        raise UserError(f"the run in {run.workdir} has no {part} images; choose another --split")
+    return {name: data.select(places[name]) for name in run.networks}
+
+
+def in_order_of(classes: Sequence[str], faces: Split, class_names: Sequence[str]) -> Split:
+    """Return images with labels that index the classes of a network.
+
+    Args:
+      classes: the K classes of the network.
+      faces: the images; their labels index `class_names`.
+      class_names: the names of the labels, in any order; all must be classes of the network.
+
+    Raises:
+      UserError: if the network does not have a class.
+    """
+    missing = [name for name in class_names if name not in classes]
+    if missing:
+        raise UserError(
+            f"the network has no class {missing[0]!r}: its classes are {list(classes)}, those of "
+            f"the images {list(class_names)}"
+        )
+    places = np.array([list(classes).index(name) for name in class_names], faces.labels.dtype)
+    return faces._replace(labels=places[faces.labels])

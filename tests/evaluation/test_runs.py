@@ -1,0 +1,65 @@
+"""Finished runs are read back with the images that each network has not seen."""
+
+import json
+
+import numpy as np
+import pytest
+
+from deep_emotion_jax.data.folds import make_folds
+from deep_emotion_jax.data.split import Split
+from deep_emotion_jax.errors import UserError
+from deep_emotion_jax.evaluation.runs import FinishedRun, faces_of_run, in_order_of, read_run
+
+
+def split(count, offset=0):
+    keys = [f"k{i + offset}" for i in range(count)]
+    subjects = [f"s{i % 4}" for i in range(count)]
+    images = np.arange(offset, offset + count, dtype=np.uint8)[:, None, None, None]
+    images = np.broadcast_to(images, (count, 48, 48, 1))
+    return Split(images, np.arange(count, dtype=np.int32) % 3, keys, subjects)
+
+
+def finished(protocol, fingerprint, names):
+    config = {"dataset": "jaffe", "protocol": protocol}
+    return FinishedRun(None, config, {}, fingerprint, dict.fromkeys(names))
+
+
+def test_labels_follow_the_classes_of_the_network():
+    faces = split(6)
+    ordered = in_order_of(["c", "x", "a", "b"], faces, ["a", "b", "c"])
+    np.testing.assert_array_equal(ordered.labels, [2, 3, 0, 2, 3, 0])
+    np.testing.assert_array_equal(ordered.images, faces.images)
+    with pytest.raises(UserError, match="no class 'd'"):
+        in_order_of(["a", "b"], faces, ["a", "b", "d"])
+
+
+def test_every_network_gets_the_test_images_of_its_own_fold():
+    splits = {"all": split(12)}
+    folds = make_folds("jaffe", "subjects", splits, 0)
+    names = [f"{fold.name}-seed-0" for fold in folds]
+    found = faces_of_run(finished("subjects", splits["all"].fingerprint(), names), splits, "test")
+    for fold, name in zip(folds, names, strict=True):
+        assert found[name].keys == [splits["all"].keys[i] for i in fold.test]
+    everything = faces_of_run(finished("subjects", "other", names), splits, "all")
+    assert all(len(faces.keys) == 12 for faces in everything.values())
+
+
+def test_other_data_are_refused_where_test_images_could_be_training_images():
+    run = finished("subjects", "other", ["subject-s0-seed-0"])
+    with pytest.raises(UserError, match="not the data of the run"):
+        faces_of_run(run, {"all": split(12)}, "test")
+
+
+def test_official_splits_need_no_others():
+    run = finished("official", "other", ["official-seed-0"])
+    found = faces_of_run(run, {"validation": split(5)}, "validation")
+    assert len(found["official-seed-0"].keys) == 5
+
+
+def test_folders_that_are_no_finished_run(tmp_path):
+    with pytest.raises(UserError, match="not the folder of a run"):
+        read_run(tmp_path)
+    config = {"config": {"protocol": "official"}, "runs": ["official-seed-0"], "fingerprint": ""}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="has not ended"):
+        read_run(tmp_path)
