@@ -193,10 +193,11 @@ def _cells(summary: Mapping[str, Any]) -> tuple[str, str, str, str]:
     ours = summary["over_runs"][part]
     # One run has an interval over test images, several have one over runs.
     low, high = ours["interval95"] or summary["runs"][0][part]["interval95"]
+    restarted = sum(run.get("restarts", 0) > 0 for run in summary["runs"])
     return (
         mean_and_deviation(ours["mean"], ours["std"], digits=2)
         + (" (validation)" if part == "validation" else ""),
         f"{100 * low:.2f} to {100 * high:.2f}",
-        str(ours["count"]),
+        str(ours["count"]) + (f" ({restarted} restarted)" if restarted else ""),
         f"{summary['parameters']:,}" if "parameters" in summary else "",
     )

@@ -75,3 +75,10 @@ def test_missing_runs_are_named_on_request(tmp_path):
 def test_a_folder_without_runs_is_one_sentence(tmp_path):
     with pytest.raises(UserError, match="no finished run"):
         results_table(tmp_path)
+
+
+def test_restarted_runs_are_counted(tmp_path):
+    scores = {"mean": 0.5, "std": 0.1, "count": 3, "interval95": [0.4, 0.6]}
+    runs = [{"restarts": restarts} for restarts in (0, 2, 1)]
+    write_summary(tmp_path, "jaffe", dataset="jaffe", over_runs={"test": scores}, runs=runs)
+    assert cells(results_table(tmp_path))[0][5] == "3 (2 restarted)"
