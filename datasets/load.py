@@ -7,6 +7,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 from tensorflow_datasets.core import DatasetBuilder
 
+from datasets import arrays
 from datasets.common import prepare
 from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.errors import UserError
@@ -40,7 +41,7 @@ def load_dataset(
     for name in splits or ():
         if name not in there:
             raise UserError(f"{config.dataset} has no split {name!r}; it has {there}")
-    read = {name: multihost.read_split(builder.as_data_source(split=name)) for name in wanted}
+    read = {name: arrays.load(builder, name) for name in wanted}
     return read, builder.info.features["label"].names
 
 

@@ -1,11 +1,15 @@
-"""From a prepared TFDS dataset to arrays: read once with Grain, kept small, checked."""
+"""From a prepared TFDS dataset to arrays: read once, kept small, checked."""
 
 import hashlib
+import io
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import grain
 import numpy as np
+from PIL import Image
+
+READ_AT_ONCE = 1024  # examples, whose encoded images take 2 MB
 
 
 class Split(NamedTuple):
@@ -67,7 +71,7 @@ def load_split(source: Any, part: int = 0, parts: int = 1) -> Split:
     Args:
       source: `len` and indexing; examples hold `image` uint8 [48, 48, 1], `label`, `key` and, where
         the dataset knows, `subject`, `evidence_mask` uint8 [48, 48, 1], `soft_label` float32 [K]
-        and `copy_of`, a key or "".
+        and `copy_of`, a key or "". Images may be encoded as PNG or JPEG.
       part: which part to read, below `parts`.
       parts: into how many the source is dealt out, one example to each in turn. All are of one
         size: where the examples do not suffice, the last place repeats one of the first.
@@ -76,21 +80,9 @@ def load_split(source: Any, part: int = 0, parts: int = 1) -> Split:
       The split, in the source's order.
     """
     places = (part + parts * np.arange(math.ceil(len(source) / parts))) % len(source)
-    chosen = grain.MapDataset.range(len(places)).map(lambda i: source[int(places[i])])
-    dataset = chosen.map(
-        lambda example: (
-            example["image"],
-            example["label"],
-            example["key"].decode(),
-            example.get("subject", b"").decode(),
-            example.get("evidence_mask"),
-            example.get("soft_label"),
-            example.get("copy_of"),
-        )
+    images, labels, keys, subjects, masks, soft, copies = zip(
+        *map(_columns, _examples(source, places.tolist())), strict=True
     )
-    # Threads decode while others read; the order stays.
-    examples = list(dataset.to_iter_dataset(grain.ReadOptions(num_threads=4)))
-    images, labels, keys, subjects, masks, soft, copies = zip(*examples, strict=True)
     return Split(
         np.stack(images),
         np.asarray(labels, np.int32),
@@ -98,5 +90,34 @@ def load_split(source: Any, part: int = 0, parts: int = 1) -> Split:
         list(subjects),
         None if masks[0] is None else np.stack(masks)[..., 0] > 0,
         None if soft[0] is None else np.stack(soft),
-        None if copies[0] is None else [copy.decode() for copy in copies],
+        None if copies[0] is None else list(copies),
     )
+
+
+def _examples(source: Any, places: list[int]) -> Iterator[dict[str, Any]]:
+    """Yields the examples at these places, many at a time where the source can."""
+    if not hasattr(source, "__getitems__"):
+        yield from (source[place] for place in places)
+        return
+    for first in range(0, len(places), READ_AT_ONCE):
+        yield from source.__getitems__(places[first : first + READ_AT_ONCE])
+
+
+def _columns(example: dict[str, Any]) -> tuple[Any, ...]:
+    copy = example.get("copy_of")
+    return (
+        _pixels(example["image"]),
+        example["label"],
+        example["key"].decode(),
+        example.get("subject", b"").decode(),
+        _pixels(example.get("evidence_mask")),
+        example.get("soft_label"),
+        None if copy is None else copy.decode(),
+    )
+
+
+def _pixels(image: Any) -> Any:
+    """The pixels of an encoded grey image, uint8 [48, 48, 1]; anything else as it is."""
+    if not isinstance(image, bytes):
+        return image
+    return np.asarray(Image.open(io.BytesIO(image), formats=("JPEG", "PNG")))[..., None]

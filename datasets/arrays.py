@@ -1,0 +1,132 @@
+"""Splits as arrays: decoded once, kept beside the prepared dataset, then read in a moment.
+
+A split is one .npy file of records in `<dataset>/arrays/`. Its name has a fingerprint of what was
+prepared and a checksum of its own content, so a stale, cut or damaged file is never used but
+written anew. Where the folder cannot be written, every start decodes.
+"""
+
+import hashlib
+import io
+import zlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+
+from deep_emotion_jax import files
+from deep_emotion_jax.data.split import Split
+from deep_emotion_jax.runtime import multihost
+
+FORMAT = 1  # Changes with what `_records` writes.
+
+
+def load(builder: tfds.core.DatasetBuilder, split: str) -> Split:
+    """Reads a split of a prepared dataset; all processes of a training must call it.
+
+    Raises:
+      UserError: the processes hold different data.
+    """
+    stem = f"{split}-{_fingerprint(builder, split)}"
+    folder = Path(builder.data_path) / "arrays"
+    found = _read(folder, stem)
+    if jax.process_count() > 1:
+        (missing,) = multihost.any_process(found is None)
+        if found is not None and not missing:
+            multihost.require_same(found.fingerprint(), "images prepared")
+            return found
+    elif found is not None:
+        return found
+    data = multihost.read_split(source(builder, split))
+    if multihost.is_first():
+        _write(folder, stem, split, data)
+    return data
+
+
+def source(builder: tfds.core.DatasetBuilder, split: str) -> Any:
+    """The examples of a prepared split by index, with images as encoded as they are stored."""
+    images = [
+        name
+        for name, feature in builder.info.features.items()
+        if isinstance(feature, tfds.features.Image)
+    ]
+    return builder.as_data_source(
+        split=split, decoders=dict.fromkeys(images, tfds.decode.SkipDecoding())
+    )
+
+
+def _fingerprint(builder: tfds.core.DatasetBuilder, split: str) -> str:
+    """Changes when the dataset is prepared anew, and with the format of the arrays."""
+    folder = Path(builder.data_path)
+    digest = hashlib.sha256(f"{FORMAT} {builder.info.full_name}\n".encode())
+    for name in ("dataset_info.json", "features.json"):
+        digest.update((folder / name).read_bytes())
+    for path in sorted(folder.glob(f"{builder.name}-{split}.array_record*")):
+        status = path.stat()
+        digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _read(folder: Path, stem: str) -> Split | None:
+    for path in sorted(folder.glob(f"{stem}-*.npy")):
+        try:
+            records = np.load(path, mmap_mode="r", allow_pickle=False)
+            if path.stem == f"{stem}-{_checksum(records)}":
+                return _split(records)
+        except (EOFError, OSError, ValueError, TypeError, KeyError) as error:
+            logging.info("%s cannot be used: %s", path, error)
+    return None
+
+
+def _write(folder: Path, stem: str, split: str, data: Split) -> None:
+    records = _records(data)
+    content = io.BytesIO()
+    np.save(content, records, allow_pickle=False)
+    try:
+        folder.mkdir(exist_ok=True)
+        for old in folder.glob(f"{split}-*.npy"):
+            old.unlink(missing_ok=True)
+        files.write_bytes(folder / f"{stem}-{_checksum(records)}.npy", content.getvalue())
+    except OSError as error:  # A full or read-only disk: the next start decodes again.
+        logging.info("The arrays of %s are not kept: %s", split, error)
+
+
+def _checksum(records: np.ndarray) -> str:
+    return f"{zlib.crc32(records.view(np.uint8).data):08x}"
+
+
+def _records(data: Split) -> np.ndarray:
+    """The examples as records, of those columns that the dataset has."""
+    columns: dict[str, np.ndarray] = {
+        "images": data.images,
+        "labels": data.labels,
+        "keys": _texts(data.keys),
+        "subjects": _texts(data.subjects),
+    }
+    if data.evidence is not None:
+        columns["evidence"] = data.evidence
+    if data.soft_labels is not None:
+        columns["soft_labels"] = data.soft_labels
+    if data.copies is not None:
+        columns["copies"] = _texts(data.copies)
+    kinds = [(name, column.dtype, column.shape[1:]) for name, column in columns.items()]
+    records = np.empty(len(data.keys), kinds)
+    for name, column in columns.items():
+        records[name] = column
+    return records
+
+
+def _split(records: np.ndarray) -> Split:
+    names = records.dtype.names or ()
+    columns: dict[str, Any] = {name: np.ascontiguousarray(records[name]) for name in names}
+    for name in ("keys", "subjects", "copies"):
+        if name in columns:
+            columns[name] = [text.decode() for text in columns[name].tolist()]
+    return Split(**columns)
+
+
+def _texts(texts: list[str]) -> np.ndarray:
+    encoded = [text.encode() for text in texts]
+    return np.array(encoded, f"S{max(map(len, encoded), default=1) or 1}")
