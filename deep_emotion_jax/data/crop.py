@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from deep_emotion_jax.nn.model import IMAGE_SIZE
+from deep_emotion_jax.constants import IMAGE_SIZE
 
 
 class Box(NamedTuple):

@@ -60,17 +60,9 @@ def run(
         for seed in seeds or [experiment.seed]
         for fold in make_folds(experiment.dataset, experiment.protocol, dict(splits), seed)
     ]
-    data = join(dict(splits))
-    if experiment.teacher:
-        trained_on = np.unique(np.concatenate([run.fold.train for run in runs]))
-        data = with_teacher(data, load_pretrained(experiment.teacher), trained_on, class_names)
+    data = _with_soft_labels(join(dict(splits)), experiment, runs, class_names)
     new_model = _maker(experiment, class_names)
-    try:
-        models = [new_model(run.seed) for run in runs]
-    except ValueError as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"config.model: {error}") from error
+    models = [new_model(run.seed) for run in runs]
     about = provenance(config, data, [run.name for run in runs], devices)
     with ExitStack() as stack:
         claim = claim_workdir(workdir, about, accept_changes=accept_changes)
@@ -94,13 +86,26 @@ def run(
         multihost.in_step(lambda: write_results(results), only_first=True)
 
 
+def _with_soft_labels(
+    data: Split, experiment: Experiment, runs: Sequence[Run], class_names: Sequence[str]
+) -> Split:
+    """The data with the soft labels of the config's teacher, if it has one."""
+    if not experiment.teacher:
+        return data
+    trained_on = np.unique(np.concatenate([run.fold.train for run in runs]))
+    return with_teacher(data, load_pretrained(experiment.teacher), trained_on, class_names)
+
+
 def _maker(experiment: Experiment, class_names: Sequence[str]) -> Callable[[int], DeepEmotion]:
     """A function from a seed to the network before training."""
     settings = dataclasses.asdict(experiment.model)
     trained = load_pretrained(experiment.init_from) if experiment.init_from else None
 
     def new_model(seed: int) -> DeepEmotion:
-        model = DeepEmotion(len(class_names), **settings, rngs=nnx.Rngs(seed))
+        try:
+            model = DeepEmotion(len(class_names), **settings, rngs=nnx.Rngs(seed))
+        except ValueError as error:
+            raise UserError(f"config.model: {error}") from error
         if trained is not None:
             start_from(model, class_names, trained)
         return model
