@@ -20,6 +20,8 @@ _NAME = re.compile(
     re.IGNORECASE,
 )
 _ENDINGS = (".tiff", ".tif", ".png", ".jpg", ".jpeg")
+# Copies from the time of the web page are named "MK.FE2.131", with a number but no suffix.
+_DIGITS = tuple("0123456789")
 _SIZE = 256
 # The heads are centred and alike in size: from the forehead to the chin, between the ears.
 _FACE = Square(left=48, top=60, side=160)
@@ -59,8 +61,8 @@ or its KA.AN1.39.tiff and so on, as manual_dir.
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         path = common.manual_path(dl_manager, self.MANUAL_DOWNLOAD_INSTRUCTIONS)
         logging.info("Reading JAFFE from %s", path)
-        with archives.open_files(path, _ENDINGS) as images:
-            found = archives.by_key(images, lambda file: parse_name(file).key)
+        with archives.open_files(path, _ENDINGS + _DIGITS) as images:
+            found = archives.by_key(filter(_is_picture, images), lambda file: parse_name(file).key)
         if not found:
             raise archives.nothing_found(path, "KA.AN1.39.tiff and so on", "jaffe")
         subjects = len({parse_name(file).subject for file in found.values()})
@@ -68,7 +70,9 @@ or its KA.AN1.39.tiff and so on, as manual_dir.
         return {"train": self._generate_examples(path)}
 
     def _generate_examples(self, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-        for file, content in archives.read_files(path, _ENDINGS):
+        for file, content in archives.read_files(path, _ENDINGS + _DIGITS):
+            if not _is_picture(file):
+                continue
             image = common.read_image(content, file)
             if image.shape[:2] != (_SIZE, _SIZE):
                 raise UserError(
@@ -80,13 +84,19 @@ or its KA.AN1.39.tiff and so on, as manual_dir.
             yield name.key, {"image": common.encode_png(face), **name._asdict()}
 
 
+def _is_picture(path: Path) -> bool:
+    """Whether a file is a picture by its suffix or, without one, by its name."""
+    return path.name.lower().endswith(_ENDINGS) or bool(_NAME.fullmatch(path.name))
+
+
 def parse_name(path: Path) -> Name:
     """Reads subject and expression off a file name, whatever its case and separators.
 
     Raises:
       UserError: the subject or the expression is not one of JAFFE's.
     """
-    match = _NAME.fullmatch(path.stem)
+    has_suffix = path.name.lower().endswith(_ENDINGS)
+    match = _NAME.fullmatch(path.stem if has_suffix else path.name)
     if not match:
         raise UserError(
             f"{path} is not named like KA.AN1.39.tiff: one of {', '.join(_SUBJECTS)}, then one of "

@@ -105,6 +105,43 @@ def test_all_213(tmp_path, form):
     )
 
 
+def palette(pixels):
+    """As 23 of the pictures are: a TIFF whose palette is grey."""
+    image = Image.fromarray(pixels).convert("P")
+    image.putpalette(bytes(np.repeat(np.arange(256, dtype=np.uint8), 3)))
+    image.putdata(pixels.ravel().tolist())
+    file = io.BytesIO()
+    image.save(file, "TIFF")
+    return file.getvalue()
+
+
+OTHER_FORMS = {
+    "palette": lambda stem: (f"jaffe/{stem}.tiff", palette(picture(stem))),
+    "no suffix": lambda stem: (f"jaffe/{stem}", encoded(picture(stem))),
+    "RGB": lambda stem: (f"{stem}.png", encoded(np.stack([picture(stem)] * 3, -1), "PNG")),
+    "wrong suffix": lambda stem: (f"{stem}.jpg", encoded(picture(stem), "PNG")),
+    "JPG": lambda stem: (
+        f"a b/{stem}.JPG",
+        encoded(np.stack([picture(stem)] * 3, -1), "JPEG"),
+    ),
+}
+
+
+@pytest.mark.parametrize("form", OTHER_FORMS)
+def test_other_forms_give_the_same_faces(tmp_path, form):
+    # A README without suffix, a checksum, and a link around the folder are no pictures.
+    raw = write_folder(
+        tmp_path / "raw", dict(map(OTHER_FORMS[form], STEMS)) | {"checksum.md5": b"", "README": b""}
+    )
+    (raw / "loop").symlink_to(raw)
+    examples = {e["key"].decode(): e for e in prepare(tmp_path, raw).as_data_source(split="train")}
+    assert examples.keys() == set(STEMS)
+    for stem in ("KA.AN1.0", "KM.SA5.24"):
+        expected = common.face_image(picture(stem), common.Square(48, 60, 160))
+        difference = np.abs(examples[stem]["image"][..., 0].astype(int) - expected)
+        assert difference.max() <= (8 if form == "JPG" else 0)
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -117,6 +154,7 @@ def test_all_213(tmp_path, form):
         ("KA.AN1.39..tiff", ("KA.AN1.39", "KA", "angry", "KA.AN")),
         ("NA.NE 1.199.tiff", ("NA.NE1.199", "NA", "neutral", "NA.NE")),
         ("TM.DI3.tiff", ("TM.DI3", "TM", "disgust", "TM.DI")),
+        ("MK.FE2.131", ("MK.FE2.131", "MK", "fear", "MK.FE")),
         ("UY.SU.tiff", ("UY.SU", "UY", "surprise", "UY.SU")),
     ],
 )
