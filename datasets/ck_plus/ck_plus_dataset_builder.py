@@ -1,5 +1,6 @@
 """CK+ as a TFDS dataset, from the original distribution or from the CK+48 folders."""
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,7 +44,8 @@ downloaded or unpacked,
   extended-cohn-kanade-images.zip  (cohn-kanade-images/S###/###/*.png)
   Emotion_labels.zip               (Emotion/S###/###/*_emotion.txt)
   Landmarks.zip                    (Landmarks/S###/###/*_landmarks.txt; better than a detector)
-or give CK+48, folder or zip (CK+48/<emotion>/S###_###_########.png).
+or give CK+48 or another copy with faces in class folders, at any size, with one or three frames of
+a sequence, folder or zip (CK+48/<emotion>/S###_###_########.png).
 """
     BUILDER_CONFIGS: ClassVar[list[Config]] = [
         Config(name="last3", description="Last 3 frames, 7 classes with contempt: 981 images."),
@@ -71,12 +73,16 @@ or give CK+48, folder or zip (CK+48/<emotion>/S###_###_########.png).
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         path = common.manual_path(dl_manager, self.MANUAL_DOWNLOAD_INSTRUCTIONS)
         logging.info("Reading CK+ from %s", path)
-        with sources.open_source(path) as source:
+        with self._open(path) as source:
             self._check(path, source)
         return {"train": self._generate_examples(path)}
 
+    def _open(self, path: Path) -> contextlib.AbstractContextManager[sources.Source]:
+        return sources.open_source(path, with_neutral="neutral" in self.builder_config.labels)
+
     def _check(self, path: Path, source: sources.Source) -> None:
-        if source.is_cropped and "neutral" in self.builder_config.labels:
+        has_neutral = any(sequence.neutral for sequence in source.sequences)
+        if "neutral" in self.builder_config.labels and not has_neutral:
             raise UserError(
                 f"{path} is CK+48, which has no first frames to be neutral; use the configs last3, "
                 "last3_6 or apex, or give the original distribution."
@@ -88,11 +94,17 @@ or give CK+48, folder or zip (CK+48/<emotion>/S###_###_########.png).
             "sequences": len(source.sequences),
             "frames": sum(map(len, frames)),
         }
-        common.check_totals(path, found, self.COUNTS)
+        expected = dict(self.COUNTS)
+        if source.is_cropped and found["frames"] == expected["sequences"]:
+            expected["frames"] = expected["sequences"]
+            if self.builder_config.frames > 1:
+                logging.warning("%s has one frame of each sequence; they are all taken", path)
+        common.check_totals(path, found, expected)
 
     def _generate_examples(self, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         labels = self.builder_config.labels
-        with sources.open_source(path) as source:
+        size: tuple[int, ...] | None = None
+        with self._open(path) as source:
             for sequence in tqdm(
                 source.sequences,
                 desc="Reading CK+",
@@ -105,12 +117,18 @@ or give CK+48, folder or zip (CK+48/<emotion>/S###_###_########.png).
                 chosen = [
                     (f, sequence.label) for f in sequence.frames[-self.builder_config.frames :]
                 ]
-                if "neutral" in labels:
-                    chosen.insert(0, (sequence.frames[0], "neutral"))
+                if "neutral" in labels and sequence.neutral:
+                    chosen.insert(0, (sequence.neutral, "neutral"))
                 frames, names = zip(*chosen, strict=True)
-                images = (
-                    _read_cropped(frames) if source.is_cropped else _crop(sequence.name, frames)
-                )
+                pictures = [common.read_image(frame.read(), frame.path) for frame in frames]
+                if source.is_cropped:
+                    size = size or pictures[0].shape[:2]
+                    _check_sizes(frames, pictures, size)
+                # Pictures of another form than a square were not cut around the face.
+                if size and size[0] == size[1]:
+                    images = [common.face_image(picture) for picture in pictures]
+                else:
+                    images = _crop(sequence.name, frames, pictures)
                 for frame, label, image in zip(frames, names, images, strict=True):
                     yield (
                         frame.key,
@@ -124,15 +142,15 @@ or give CK+48, folder or zip (CK+48/<emotion>/S###_###_########.png).
                     )
 
 
-def _read_cropped(frames: tuple[sources.Frame, ...]) -> list[np.ndarray]:
-    images = [common.read_image(frame.read(), frame.path) for frame in frames]
-    for frame, image in zip(frames, images, strict=True):
-        if image.shape[:2] != (common.SIZE, common.SIZE):
+def _check_sizes(
+    frames: tuple[sources.Frame, ...], pictures: list[np.ndarray], size: tuple[int, ...]
+) -> None:
+    for frame, picture in zip(frames, pictures, strict=True):
+        if picture.shape[:2] != size:
             raise UserError(
-                f"{frame.path} has {image.shape[1]} x {image.shape[0]} pixels, not 48 x 48 as in "
-                "CK+48; give CK+48 or the original distribution."
+                f"{frame.path} has {picture.shape[1]} x {picture.shape[0]} pixels, not {size[1]} x "
+                f"{size[0]} as the others; give one form of CK+ only."
             )
-    return [common.face_image(image) for image in images]
 
 
 def _landmark_square(path: Path, read: sources.Read, image: np.ndarray) -> common.Square:
@@ -145,9 +163,10 @@ def _landmark_square(path: Path, read: sources.Read, image: np.ndarray) -> commo
     return square
 
 
-def _crop(name: str, frames: tuple[sources.Frame, ...]) -> list[np.ndarray]:
+def _crop(
+    name: str, frames: tuple[sources.Frame, ...], images: list[np.ndarray]
+) -> list[np.ndarray]:
     """Cuts the faces out of a sequence's frames, by landmarks where they are there."""
-    images = [common.read_image(frame.read(), frame.path) for frame in frames]
     squares = [
         _landmark_square(*frame.landmarks, image)
         if frame.landmarks

@@ -185,6 +185,51 @@ def test_ck48(tmp_path, form):
     check(builder, expected_keys(), lambda key: picture(key, (48, 48)))
 
 
+def apexes(size, ending=".png", with_neutral=False):
+    """As copies of CK+ have it: one frame of each sequence, cut by somebody to some size."""
+    members = {}
+    for name, _, folder, _ in SEQUENCES:
+        first, last = frame_names(name)[0], frame_names(name)[-1]
+        if folder:
+            members[f"CK+/{folder.upper()}/{last}{ending}"] = png(picture(last, size))
+        if with_neutral:
+            members[f"CK+/Neutral/{first}{ending}"] = png(picture(first, size))
+    return members
+
+
+@pytest.mark.parametrize(("size", "ending"), [((128, 128), ".PNG"), ((90, 90, 3), ".jpg")])
+@pytest.mark.parametrize("config", ["apex", "last3"])
+def test_one_frame_of_each_sequence_at_any_size(tmp_path, size, ending, config):
+    raw = write_folder(tmp_path / "raw", apexes(size, ending))
+    check(
+        prepare(tmp_path, raw, config),
+        expected_keys(1),
+        lambda key: common.face_image(picture(key, size)),
+    )
+
+
+def test_neutral_first_frames_in_a_folder_of_their_own(tmp_path):
+    raw = write_zip(tmp_path / "raw.zip", apexes((128, 128), with_neutral=True))
+    # The neutral frame of the sequence without a label is left out, as in the original.
+    check(
+        prepare(tmp_path, raw, "neutral8"),
+        expected_keys(1, LABELS),
+        lambda key: common.face_image(picture(key, (128, 128))),
+    )
+    assert "the config neutral8 reads neutral faces" in error(tmp_path, raw, "apex")
+
+
+def test_whole_frames_in_class_folders_are_cut_around_the_face(tmp_path):
+    members = {}
+    for name, _, folder, _ in SEQUENCES:
+        if folder:
+            members[f"{folder}/{frame_names(name)[-1]}.png"] = png(astronaut())
+    examples = load(prepare(tmp_path, write_folder(tmp_path / "raw", members), "apex"))
+    expected = common.face_image(astronaut(), faces.detect_square(astronaut()))
+    for example in examples.values():
+        np.testing.assert_array_equal(example["image"][..., 0], expected)
+
+
 CONFIGS = {
     "last3": (3, LABELS[:7], 21),
     "last3_6": (3, LABELS[:6], 18),

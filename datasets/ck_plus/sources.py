@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,35 +38,44 @@ class Frame(NamedTuple):
 
 
 class Sequence(NamedTuple):
-    """The frames of a labelled sequence in order, from neutral to apex in the original."""
+    """A labelled sequence.
+
+    Attributes:
+      name: such as "S010_004".
+      subject: "S010".
+      label: one of LABELS.
+      frames: in order; all of the original, or those that lie in a folder of the label.
+      neutral: the first frame, or None where the source does not have it.
+    """
 
     name: str
     subject: str
     label: str
     frames: list[Frame]
+    neutral: Frame | None
 
 
 class Source(NamedTuple):
-    """All labelled sequences by name; `is_cropped`: CK+48, the last three frames at 48 x 48."""
+    """All labelled sequences by name; `is_cropped`: as in CK+48, last frames in class folders."""
 
     sequences: list[Sequence]
     is_cropped: bool
 
 
 @contextlib.contextmanager
-def open_source(path: Path) -> Iterator[Source]:
+def open_source(path: Path, with_neutral: bool = False) -> Iterator[Source]:
     """Finds the labelled sequences; frames can be read while the context is open.
 
     Args:
       path: a folder, with archives in it or not, or an archive.
+      with_neutral: whether there may be a class folder of neutral first frames.
 
     Raises:
       UserError: nothing is found, both forms are, a label is malformed, or a file is there twice.
     """
-    with archives.open_files(path, (".png",), ("_emotion.txt",), ("_landmarks.txt",)) as found:
-        frames, labels, landmarks = (
-            _by_name(found, ending) for ending in (".png", "_emotion.txt", "_landmarks.txt")
-        )
+    kinds = ((".png", ".jpg", ".jpeg"), ("_emotion.txt",), ("_landmarks.txt",))
+    with archives.open_files(path, *kinds) as found:
+        frames, labels, landmarks = (_by_name(found, endings) for endings in kinds)
         if not frames:
             raise archives.nothing_found(path, _EXPECTED, "ck_plus")
         originals = {name for name, (file, _) in frames.items() if _is_original(file, name)}
@@ -81,13 +90,25 @@ def open_source(path: Path) -> Iterator[Source]:
                 f"{path} holds the frames but no Emotion/S###/###/*_emotion.txt; put the Emotion "
                 "folder or Emotion_labels.zip beside them."
             )
-        label_of = _labels_of_files(labels, frames) if originals else _labels_of_folders(frames)
-        yield Source(_sequences(frames, label_of, landmarks), is_cropped=not originals)
+        if originals:
+            label_of, neutral = _labels_of_files(labels, frames), set()
+        else:
+            neutral = {
+                name for name, (file, _) in frames.items() if with_neutral and _is_neutral(file)
+            }
+            apexes = {name: file for name, file in frames.items() if name not in neutral}
+            label_of = _labels_of_folders(apexes)
+        sequences = _sequences(frames, label_of, landmarks, neutral if not originals else None)
+        yield Source(sequences, is_cropped=not originals)
 
 
-def _by_name(found: Mapping[Path, Read], ending: str) -> dict[str, tuple[Path, Read]]:
+def _is_neutral(path: Path) -> bool:
+    return path.parent.name.lower() == "neutral"
+
+
+def _by_name(found: Mapping[Path, Read], endings: tuple[str, ...]) -> dict[str, tuple[Path, Read]]:
     """Frame name -> file; what is not named after a frame is left out."""
-    wanted = (p for p in found if p.name.lower().endswith(ending) and _NAME.match(p.name))
+    wanted = (p for p in found if p.name.lower().endswith(endings) and _NAME.match(p.name))
     paths = archives.by_key(wanted, lambda path: path.name[: len("S###_###_########")])
     return {name: (path, found[path]) for name, path in paths.items()}
 
@@ -128,9 +149,10 @@ def _labels_of_folders(frames: Mapping[str, tuple[Path, Read]]) -> dict[str, str
     for name, (path, _) in frames.items():
         label = _FOLDERS.get(path.parent.name.lower())
         if label is None:
+            hint = "; the config neutral8 reads neutral faces" if _is_neutral(path) else ""
             raise UserError(
                 f"{path} lies in folder {path.parent.name!r}, neither in one of "
-                f"{', '.join(_FOLDERS)} nor, as in the original, in {name[:4]}/{name[5:8]}."
+                f"{', '.join(_FOLDERS)} nor, as in the original, in {name[:4]}/{name[5:8]}{hint}."
             )
         before, other = labels.setdefault(_sequence(name), (label, path))
         if before != label:
@@ -142,13 +164,19 @@ def _sequences(
     frames: Mapping[str, tuple[Path, Read]],
     label_of: Mapping[str, str],
     landmarks: Mapping[str, tuple[Path, Read]],
+    neutral: Set[str] | None,
 ) -> list[Sequence]:
+    """The labelled sequences; `neutral` names the neutral frames, or None for each first frame."""
     grouped: dict[str, list[Frame]] = {name: [] for name in sorted(label_of)}
+    first: dict[str, Frame] = {}
     for name in sorted(frames):
         if _sequence(name) in grouped:
             frame = Frame(name, *frames[name], landmarks.get(name))
-            grouped[_sequence(name)].append(frame)
+            if neutral is None or name in neutral:
+                first.setdefault(_sequence(name), frame)
+            if neutral is None or name not in neutral:
+                grouped[_sequence(name)].append(frame)
     return [
-        Sequence(name, name[: len("S###")], label_of[name], members)
+        Sequence(name, name[: len("S###")], label_of[name], members, first.get(name))
         for name, members in grouped.items()
     ]
