@@ -32,8 +32,8 @@ RANKS = {
 BASE_PARTS = ("errors", "constants", "files", "nn", "data", "attribution", "pretrained")
 BASE_PARTS += ("inference", "cli", "__main__", "__init__")
 TRAIN_ONLY = {
-    *("absl", "array_record", "etils", "grain", "importlib_resources", "matplotlib"),
-    *("ml_collections", "optax", "orbax", "sklearn", "tabulate", "tensorboardX"),
+    *("absl", "array_record", "etils", "grain", "importlib_resources", "jinja2"),
+    *("matplotlib", "ml_collections", "optax", "orbax", "sklearn", "tabulate", "tensorboardX"),
     "tensorflow_datasets",
 }
 # Flax itself imports optax.

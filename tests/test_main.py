@@ -7,6 +7,7 @@ import pytest
 from commands import fails, run, train_arguments
 from PIL import Image
 
+from deep_emotion_jax.nn.weights import load_model
 from tests.faults import harness
 
 CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
@@ -30,6 +31,9 @@ def test_a_run_leaves_its_results_where_it_says(finished):
     assert summary["runs"][0]["restarts"] == 0
     for name in ("confusion_test.png", "confusion_validation.png", "curves.png", "regions.png"):
         assert Image.open(workdir / name).size[0] > 200
+    assert f"{100 * summary['accuracy']['test']:.1f} %" in (workdir / "report.html").read_text()
+    about = load_model(workdir / "weights" / "official-seed-0.safetensors").about
+    assert 0.05 < about["temperature"] == summary["runs"][0]["temperature"] < 20
     assert list((workdir / "tensorboard").glob("*/events.*"))
     assert json.loads((workdir / "config.json").read_text())["config"]["num_epochs"] == 3
 

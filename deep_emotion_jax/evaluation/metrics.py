@@ -10,7 +10,7 @@ same weight.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.special
@@ -74,7 +74,6 @@ def evaluate(logits: np.ndarray, labels: np.ndarray) -> Metrics:
     log_probabilities = scipy.special.log_softmax(logits, axis=1)
 
     correct = predictions == labels
-    interval = scipy.stats.binomtest(int(correct.sum()), count).proportion_ci(method="wilson")
     # zero_division=nan leaves classes without a score out instead of counting them as 0.
     recall = sklearn.metrics.recall_score(
         labels, predictions, labels=classes, average=None, zero_division=np.nan
@@ -82,7 +81,7 @@ def evaluate(logits: np.ndarray, labels: np.ndarray) -> Metrics:
     return Metrics(
         count=count,
         accuracy=float(correct.mean()),
-        interval95=(float(interval.low), float(interval.high)),
+        interval95=wilson_interval(correct.sum(), count),
         macro_f1=float(
             sklearn.metrics.f1_score(
                 labels, predictions, labels=classes, average="macro", zero_division=np.nan
@@ -92,7 +91,7 @@ def evaluate(logits: np.ndarray, labels: np.ndarray) -> Metrics:
         confusion_matrix=sklearn.metrics.confusion_matrix(labels, predictions, labels=classes),
         # sklearn's log_loss clips probabilities, which would hide a confident mistake.
         log_loss=float(-log_probabilities[np.arange(count), labels].mean()),
-        calibration_error=_calibration_error(np.exp(log_probabilities.max(axis=1)), correct),
+        calibration_error=calibration_error(logits, labels),
     )
 
 
@@ -136,7 +135,54 @@ def mean_and_interval(values: Sequence[float]) -> Summary:
     return Summary(array.size, mean, std, (mean - reach, mean + reach))
 
 
-def _calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
+def wilson_interval(correct: float, count: int) -> tuple[float, float]:
+    """Return the 95 % Wilson interval of a share, rounded to whole images, in [0, 1]."""
+    interval = scipy.stats.binomtest(round(correct), count).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+class Accuracy(NamedTuple):
+    """Share of correct answers in [0, 1], with its 95 % Wilson interval; None of no image."""
+
+    images: int
+    accuracy: float | None
+    interval95: tuple[float, float] | None
+
+
+def accuracy_of(correct: np.ndarray) -> Accuracy:
+    """Return the accuracy of answers that are correct or not, bool [N]."""
+    if not len(correct):
+        return Accuracy(0, None, None)
+    interval = wilson_interval(correct.sum(), len(correct))
+    return Accuracy(len(correct), float(correct.mean()), interval)
+
+
+class ClassScores(NamedTuple):
+    """The scores of one class; None where there is nothing to divide by."""
+
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    support: int
+
+
+def class_scores(matrix: np.ndarray) -> list[ClassScores]:
+    """Return the scores of each class from a confusion matrix [K, K] (rows are true classes)."""
+
+    def share(part: float, whole: float) -> float | None:
+        return float(part / whole) if whole else None
+
+    hits, support, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
+    return [
+        ClassScores(share(hit, p), share(hit, n), share(2 * hit, n + p), int(n))
+        for hit, n, p in zip(hits, support, predicted, strict=True)
+    ]
+
+
+def calibration_error(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Return the expected calibration error of logits [N, K]; see `evaluate`."""
+    probabilities = scipy.special.softmax(np.asarray(logits, np.float64), axis=1)
+    confidence, correct = probabilities.max(axis=1), logits.argmax(axis=1) == labels
     # Bin m = 1 ... M holds the confidences in ((m - 1) / M, m / M], as in the paper.
     bins = np.ceil(confidence * CALIBRATION_BINS).astype(int)
     gaps = np.bincount(bins, weights=correct - confidence)

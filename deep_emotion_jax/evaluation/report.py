@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ from ml_collections import ConfigDict
 
 from deep_emotion_jax.data.folds import Run
 from deep_emotion_jax.data.split import Split
-from deep_emotion_jax.evaluation import figures, metrics
+from deep_emotion_jax.evaluation import calibration, figures, metrics
 from deep_emotion_jax.evaluation.health import check_health
+from deep_emotion_jax.evaluation.html_report import Predictions, write_page
 from deep_emotion_jax.evaluation.regions import write_regions
 from deep_emotion_jax.files import write_json
 from deep_emotion_jax.nn.logits import predict_logits
@@ -21,6 +23,8 @@ from deep_emotion_jax.nn.weights import save_model
 HEALTH_FACES = 300
 Scores = dict[str, list[metrics.Metrics]]
 """Split ("validation" or "test") -> the scores of every run."""
+AllLogits = dict[str, list[np.ndarray]]
+"""The same for the logits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +66,8 @@ def write_results(results: Results) -> None:
     """
     (results.workdir / "weights").mkdir(exist_ok=True)
     scores: Scores = {"validation": [], "test": []}
-    entries = [_evaluate_run(results, i, scores) for i in range(len(results.runs))]
+    logits: AllLogits = {"validation": [], "test": []}
+    entries = [_evaluate_run(results, i, scores, logits) for i in range(len(results.runs))]
     scores = {part: found for part, found in scores.items() if found}
     _draw(results, scores)
     accuracies = {
@@ -71,6 +76,8 @@ def write_results(results: Results) -> None:
     }
     summary = _summary(results, entries, accuracies)
     write_json(results.workdir / "summary.json", summary)
+    pooled = {part: _pool(results, part, logits[part], entries) for part in scores}
+    write_page(summary, pooled, results.workdir)
     for part, found in scores.items():
         print(_sentence(part, found, accuracies[part]))
     for entry in entries:
@@ -78,12 +85,12 @@ def write_results(results: Results) -> None:
             print(f"note: {entry['name']} was dead and started anew {entry['restarts']} times")
         if entry["problem"]:
             print(f"warning: {entry['name']}: {entry['problem']}")
-    files = "summary.json, weights/, confusion_*.png, curves.png, regions.png"
+    files = "report.html, summary.json, weights/, confusion_*.png, curves.png, regions.png"
     print(f"results in {results.workdir}: {files}")
 
 
-def _evaluate_run(results: Results, i: int, scores: Scores) -> dict[str, Any]:
-    """Score one run, save its weights, add to `scores`, and return its entry of the summary."""
+def _evaluate_run(results: Results, i: int, scores: Scores, logits: AllLogits) -> dict[str, Any]:
+    """Score one run, save its weights, add to the last two, and return its entry of the summary."""
     run, model, data = results.runs[i], results.models[i], results.data
     some = run.fold.train[:: max(1, len(run.fold.train) // HEALTH_FACES)]
     health = check_health(model, data.images[some])
@@ -99,20 +106,53 @@ def _evaluate_run(results: Results, i: int, scores: Scores) -> dict[str, Any]:
         "theta": health.theta and health.theta._asdict(),
         "examples": {part: len(getattr(run.fold, part)) for part in ("train", *scores)},
     }
+    copies = data.copies_of(run.fold.train)
+    outcomes = {}
     for part in scores:
         index = getattr(run.fold, part)
         if len(index):
-            logits = predict_logits(model, data.images[index])
-            scores[part].append(metrics.evaluate(logits, data.labels[index]))
+            found, labels = predict_logits(model, data.images[index]), data.labels[index]
+            outcomes[part] = (found, labels)
+            logits[part].append(found)
+            scores[part].append(metrics.evaluate(found, labels))
             entry[part] = scores[part][-1].to_json()
+            if data.copies is not None:
+                own = ~copies[index]
+                entry[part]["without_copies"] = metrics.accuracy_of(
+                    (found.argmax(1) == labels)[own]
+                )._asdict()
+    temperature = calibration.fit_temperature(*outcomes["validation"])
+    entry["temperature"] = temperature
+    entry["calibration_error"] = calibration.errors(temperature, outcomes)
+    _save(results, i, entry)
+    return entry
+
+
+def _save(results: Results, i: int, entry: Mapping[str, Any]) -> None:
+    """Save the weights of one run."""
     about = {
-        "run": run.name,
+        "run": entry["name"],
         "commit": results.provenance["commit"],
         "validation": entry["validation"]["accuracy"],
+        "temperature": entry["temperature"],
+        "calibration_error": entry["calibration_error"],
     }
-    path = results.workdir / "weights" / f"{run.name}.safetensors"
-    save_model(path, model, results.config.model.to_dict(), results.class_names, about)
-    return entry
+    path = results.workdir / "weights" / f"{entry['name']}.safetensors"
+    settings = results.config.model.to_dict()
+    save_model(path, results.models[i], settings, results.class_names, about)
+
+
+def _pool(
+    results: Results, part: str, logits: Sequence[np.ndarray], entries: Sequence[Mapping[str, Any]]
+) -> Predictions:
+    """Return what all runs predict on one split."""
+    places = [getattr(run.fold, part) for run in results.runs]
+    temperatures = [entry["temperature"] for entry in entries]
+    return Predictions(
+        results.data.select(np.concatenate(places)),
+        np.concatenate(logits),
+        np.repeat(temperatures, [len(index) for index in places]),
+    )
 
 
 def _collapsed(last: Mapping[str, Any], labels: np.ndarray) -> str | None:
@@ -163,11 +203,25 @@ def _summary(
         "parameters": count_parameters(results.models[0]),
         "accuracy": {part: summary.mean for part, summary in accuracies.items()},
         "over_runs": {part: dataclasses.asdict(summary) for part, summary in accuracies.items()},
+        "without_copies": {part: _without_copies(entries, part) for part in accuracies},
         "runs": entries,
         "seconds": seconds,
         "images_per_second": images / seconds,
+        "finished": datetime.now(UTC).isoformat(timespec="minutes"),
         **{key: value for key, value in results.provenance.items() if key not in ("runs", "paths")},
     }
+
+
+def _without_copies(entries: Sequence[Mapping[str, Any]], part: str) -> dict[str, Any] | None:
+    """Return the summary over runs without copies of training faces; None if nobody looked."""
+    found = [entry[part]["without_copies"] for entry in entries if "without_copies" in entry[part]]
+    if not found or any(each["accuracy"] is None for each in found):
+        return None
+    over_runs = dataclasses.asdict(metrics.mean_and_interval([each["accuracy"] for each in found]))
+    over_runs["images"] = sum(each["images"] for each in found)
+    if len(found) == 1:
+        over_runs["interval95"] = found[0]["interval95"]
+    return over_runs
 
 
 def _sentence(part: str, scores: list[metrics.Metrics], over_runs: metrics.Summary) -> str:
