@@ -9,7 +9,6 @@ encoded bytes (`encode_png`, or a source's own JPEG) and is prepared by `prepare
 """
 
 import contextlib
-import fcntl
 import io
 import os
 import shutil
@@ -25,6 +24,7 @@ from deep_emotion_jax.data.crop import Box as Square
 from deep_emotion_jax.data.crop import crop
 from deep_emotion_jax.data.decoding import Unreadable, decode, on_background
 from deep_emotion_jax.errors import UserError
+from deep_emotion_jax.files import lock
 
 SIZE = 48
 MAX_PIXELS = 1 << 22
@@ -81,12 +81,10 @@ def prepare(
 def _alone(builder: tfds.core.DatasetBuilder) -> Iterator[None]:
     """Holds the dataset's lock, which the kernel drops when the process ends, however it ends."""
     builder.data_dir_root.mkdir(parents=True, exist_ok=True)
-    with open(builder.data_dir_root / f"{builder.name}.lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    with open(builder.data_dir_root / f"{builder.name}.lock", "w") as file:
+        if not lock(file):
             print(f"waiting for another process that prepares {builder.info.full_name}", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock(file, wait=True)
         yield
 
 

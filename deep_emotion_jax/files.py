@@ -1,15 +1,22 @@
-"""Files written in one step: readers find the old file or the new one, never half of one."""
+"""Files written in one step, and files locked by one process.
 
+A reader finds the old file or the new one, never half of one.
+"""
+
+import errno
 import json
+import logging
 import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 PathLike = str | os.PathLike[str]
+# What flock raises on file systems without locks: Lustre, some network and container mounts.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
 def write_bytes(path: PathLike, content: bytes) -> None:
@@ -51,6 +58,39 @@ def write_json(path: PathLike, obj: Any) -> None:
       TypeError: if `obj` holds something else.
     """
     write_text(path, json.dumps(_plain(obj), indent=2, allow_nan=False) + "\n")
+
+
+def lock(file: IO[Any], *, wait: bool = False) -> bool:
+    """Locks an open file; the kernel releases the lock when the process ends, however it ends.
+
+    Where the file system has no locks, it logs a warning and counts the file as locked.
+
+    Args:
+      file: stays locked until it is closed.
+      wait: wait while another process holds the lock.
+
+    Returns:
+      False if another process holds the lock.
+
+    Raises:
+      OSError: if the lock fails for another reason.
+    """
+    import fcntl  # Windows lacks it, and needs the rest of this module
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        logging.getLogger(__name__).warning(
+            "the file system of %s has no locks (%s): make sure that no other process uses this "
+            "folder at the same time",
+            file.name,
+            error.strerror,
+        )
+    return True
 
 
 def _plain(obj: Any) -> Any:

@@ -1,12 +1,14 @@
-"""Files are written whole or not at all."""
+"""Files are written whole or not at all, and locked by one process."""
 
+import errno
+import fcntl
 import json
 import os
 
 import numpy as np
 import pytest
 
-from deep_emotion_jax.files import write_json
+from deep_emotion_jax.files import lock, write_json
 
 
 def test_write_json_turns_numpy_and_non_finite_numbers_into_json(tmp_path):
@@ -55,3 +57,32 @@ def test_write_json_keeps_the_old_file_when_the_disk_fails(tmp_path, monkeypatch
         write_json(path, {"epoch": 2})
     assert json.loads(path.read_text()) == {"epoch": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_lock_is_held_by_one_until_it_is_closed(tmp_path):
+    with open(tmp_path / "lock", "w") as first, open(tmp_path / "lock", "w") as second:
+        assert lock(first)
+        assert not lock(second)
+        first.close()
+        assert lock(second)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK])
+def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog, number):
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with open(tmp_path / "lock", "w") as file:
+        assert lock(file)
+        assert lock(file, wait=True)
+    assert f"{tmp_path / 'lock'} has no locks ({os.strerror(number)})" in caplog.text
+
+
+def test_other_errors_of_a_lock_are_raised(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with open(tmp_path / "lock", "w") as file, pytest.raises(OSError, match="broken"):
+        lock(file)

@@ -1,6 +1,5 @@
 """A run's folder: which run it holds, where that came from, and who works in it now."""
 
-import fcntl
 import json
 import os
 import socket
@@ -15,7 +14,7 @@ from ml_collections import ConfigDict
 
 from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.errors import UserError
-from deep_emotion_jax.files import write_json
+from deep_emotion_jax.files import lock, write_json
 from deep_emotion_jax.runtime.devices import describe
 from deep_emotion_jax.runtime.provenance import commit, versions
 
@@ -73,23 +72,21 @@ def claim_workdir(
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        lock = (workdir / "lock").open("a+")
+        held = (workdir / "lock").open("a+")
     except OSError as error:
         raise UserError(f"cannot write to the workdir {workdir}: {error}") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
+    with held:
+        if not lock(held):
+            held.seek(0)
             raise UserError(
-                f"another run works in {workdir} now ({lock.read().strip() or 'just started'}); "
+                f"another run works in {workdir} now ({held.read().strip() or 'just started'}); "
                 "wait until it ends, or give another --workdir"
-            ) from None
+            )
         _compare(workdir, about, accept_changes)
         try:
-            lock.truncate(0)
-            lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            lock.flush()
+            held.truncate(0)
+            held.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            held.flush()
             write_json(workdir / "config.json", about)
         except OSError as error:
             raise UserError(f"cannot write to the workdir {workdir}: {error}") from error
