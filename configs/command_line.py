@@ -84,11 +84,20 @@ def read_config(file: str | None, overrides: Sequence[str] = ()) -> tuple["Confi
             hint = f'. Did you mean "{close[0]}"?' if close else ";"
             raise UserError(f"unknown setting config.{setting}{hint} {WHERE}")
         _set(config, setting, _parse(setting, value, current[setting]))
+    _choose_length(config, overrides)
     for setting in _PATHS:
         if isinstance(config.get(setting), str):
             config[setting] = str(Path(config[setting]).expanduser()) if config[setting] else ""
     check_settings(config)
     return config, path(name).stem
+
+
+def _choose_length(config: Any, overrides: Sequence[str]) -> None:
+    """A length that is given as an override replaces the other unit's length in the file."""
+    given = {name for name, _ in _assignments(overrides)}
+    for name, other in (("num_epochs", "num_steps"), ("num_steps", "num_epochs")):
+        if name in given and other not in given:
+            config[other] = 0
 
 
 def _load(file: Path, arguments: list[str]) -> "ConfigDict":

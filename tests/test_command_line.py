@@ -27,6 +27,17 @@ def test_settings_are_read_in_their_types():
     assert (config.manual_dir, config.dataset_config, config.data_dir) == ("a=b", "", "data")
 
 
+def test_a_length_replaces_the_length_in_the_other_unit():
+    small = str(ROOT / "configs/small_data.py")
+    assert read_config(small)[0].num_steps > 0
+    config, _ = read_config(small, ["--config.num_epochs=3"])
+    assert (config.num_epochs, config.num_steps) == (3, 0)
+    config, _ = read_config(None, ["--config.num_steps", "5"])
+    assert (config.num_epochs, config.num_steps) == (0, 5)
+    with pytest.raises(UserError, match="both give the length"):
+        read_config(None, ["--config.num_steps=5", "--config.num_epochs=3"])
+
+
 def test_the_default_config():
     config, name = read_config(None)
     assert (config.dataset, name) == ("synthetic_faces", "synthetic_faces")

@@ -79,8 +79,6 @@ def load_split(source: Any, part: int = 0, parts: int = 1) -> Split:
     Returns:
       The split, in the source's order.
     """
-    import grain  # of the extra train; the rest of this module works without it
-
     places = (part + parts * np.arange(math.ceil(len(source) / parts))) % len(source)
     images, labels, keys, subjects, masks, soft, copies = zip(
         *map(_columns, _examples(source, places.tolist())), strict=True

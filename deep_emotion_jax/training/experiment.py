@@ -49,7 +49,6 @@ def run(
 
     Raises:
       UserError: for settings out of range or that do not fit the data, and as `fit`.
-      Stopped: as `fit`.
     """
     experiment = read_settings(config)
     multihost.require_same([config.to_dict(), str(workdir)], "settings")
