@@ -9,6 +9,9 @@ two limits measured on the same device: arithmetic, of a large float32 matmul at
 precision (TF32 on NVIDIA), and memory, of a large copy. The network needs 17.4 MFLOP an image and
 training step, and 1.2 MB if each layer's output is written and read once, and its gradient too;
 fusing layers moves less.
+
+After that: eight models against one at the paper's batch, the shipped network's logits against the
+CPU's, and, where PyTorch is installed for the same device, the sampler against its `grid_sample`.
 """
 
 import statistics
@@ -21,6 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import common
+from deep_emotion_jax.nn.logits import make_logits, split_model
+from deep_emotion_jax.pretrained import load_pretrained
 from deep_emotion_jax.training.batching import steps_per_epoch
 from deep_emotion_jax.training.config import Augmentation, Recipe
 from deep_emotion_jax.training.epoch import (
@@ -70,7 +75,7 @@ def sizes_for(backend: str, *, quick: bool) -> Sizes:
         return Sizes(16, (8,), (1, 2), 64, 1 << 10, 0.0, 120.0)
     if backend == "cpu":
         return Sizes(28_709, (128, 512), (1, 8), 2048, 1 << 26, 10.0, 300.0)
-    return Sizes(28_709, (128, 512, 2048, 8192), (1, 8), 8192, 1 << 28, 5.0, 450.0)
+    return Sizes(28_709, (128, 512, 2048, 8192), (1, 8), 8192, 1 << 28, 5.0, 400.0)
 
 
 def median_seconds(call: Callable[[], Any], seconds: float) -> float:
@@ -174,6 +179,55 @@ def measure(sizes: Sizes, limits: dict[str, float]) -> Iterator[dict[str, Any]]:
         yield row(many, max(speed, key=lambda batch: speed[batch]))
 
 
+def many_against_one(rows: list[dict[str, Any]], sizes: Sizes) -> float | None:
+    """How many times as long the many models take as one, at the paper's batch."""
+    seconds = {
+        row["models"]: row.get("seconds_500_epochs")
+        for row in rows
+        if row["batch"] == sizes.batches[0]
+    }
+    one, many = (seconds.get(models) for models in sizes.models)
+    return many / one if one and many else None
+
+
+def agreement() -> dict[str, float]:
+    """Largest difference of the shipped network's logits to the CPU's, and the largest logit."""
+    model = load_pretrained("deep_emotion.fer2013").model
+    program = jax.jit(make_logits(model))
+    arrays = (*split_model(model), np.random.default_rng(0).random((64, 48, 48, 1), np.float32))
+    on_cpu = np.asarray(program(*jax.device_put(arrays, jax.devices("cpu")[0])))
+    found = {"largest_logit": float(np.abs(on_cpu).max())}
+    for precision in ("default", "highest"):
+        with jax.default_matmul_precision(precision):
+            here = np.asarray(jax.jit(make_logits(model))(*arrays))
+        found[f"difference_at_{precision}_precision"] = float(np.abs(here - on_cpu).max())
+    return found
+
+
+def sampler_against_torch(seconds: float, *, quick: bool) -> dict[str, Any]:
+    """Milliseconds of either sampler, and how many times as fast ours is; empty without PyTorch."""
+    try:
+        import torch
+
+        from benchmarks import grid_sample
+    except ImportError:
+        return {}
+    device = {"cpu": "cpu", "gpu": "cuda"}.get(jax.default_backend())
+    if device is None or (device == "cuda" and not torch.cuda.is_available()):
+        return {}
+    found = {}
+    for size in grid_sample.SIZES:
+        inputs = grid_sample.make_inputs(2 if quick else 128, size)
+        ours, theirs = grid_sample.jax_sides(inputs), grid_sample.torch_sides(inputs, device)
+        for work in ours:
+            sides = {"jax": ours[work], "torch": theirs[work]}
+            times = common.time_in_turn(sides, 1 if quick else 5, seconds)
+            name = f"{'x'.join(map(str, size))} {work}"
+            found[name] = {side: 1e3 * statistics.median(t) for side, t in times.items()}
+            found[name]["times_as_fast"] = common.speed_ratios(times)["torch"]
+    return found
+
+
 def as_line(row: dict[str, Any]) -> str:
     """A row of the printed table."""
     start = f"{row['models']:6d} {row['batch']:6d} "
@@ -188,8 +242,15 @@ def as_line(row: dict[str, Any]) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """Measures all cases, prints the table and writes accelerator.json."""
-    arguments = common.parser(__doc__).parse_args(argv)
+    parser = common.parser(__doc__)
+    parser.add_argument("--seconds", type=float, help="begin no further case after so long")
+    parser.add_argument("--batches", type=int, nargs="+", help="sizes, the paper's first")
+    arguments = parser.parse_args(argv)
     sizes = sizes_for(jax.default_backend(), quick=arguments.quick)
+    sizes = sizes._replace(
+        deadline=arguments.seconds or sizes.deadline,
+        batches=tuple(arguments.batches or sizes.batches),
+    )
     limits = device_limits(sizes)
     print(
         f"{jax.device_count()} x {jax.devices()[0].device_kind}: "
@@ -199,13 +260,26 @@ def main(argv: list[str] | None = None) -> None:
     print(
         "models  batch     images/s  ms/step  500 epochs, s  arithmetic   memory  compiled and run"
     )
-    rows = []
+    results: dict[str, Any] = {"limits": limits, "rows": []}
+
+    def keep(**more: Any) -> None:
+        # After every part: what is measured stays, whatever cuts the rest short.
+        results.update(more)
+        common.write_json(arguments.results, "accelerator", sizes._asdict(), results)
+
     for row in measure(sizes, limits):
         print(as_line(row), flush=True)
-        rows.append(row)
-        # After every row: what is measured stays, whatever cuts the rest short.
-        results = {"limits": limits, "rows": rows}
-        common.write_json(arguments.results, "accelerator", sizes._asdict(), results)
+        keep(rows=[*results["rows"], row])
+    many = many_against_one(results["rows"], sizes)
+    print(f"{sizes.models[1]} models take {many:.2f} times as long as one" if many else "")
+    keep(many_against_one=many, agreement=agreement())
+    print("logits against the CPU's:", results["agreement"], flush=True)
+    keep(sampler=sampler_against_torch(0.0 if arguments.quick else 0.2, quick=arguments.quick))
+    for name, figures in results["sampler"].items():
+        print(
+            f"{name:28s} jax {figures['jax']:8.3f} ms  torch {figures['torch']:8.3f} ms  "
+            f"jax is {figures['times_as_fast']:.2f} times as fast"
+        )
 
 
 if __name__ == "__main__":

@@ -60,20 +60,27 @@ def jax_sides(inputs: tuple[np.ndarray, ...]) -> dict[str, Callable[[], Any]]:
     }
 
 
-def torch_sides(inputs: tuple[np.ndarray, ...]) -> dict[str, Callable[[], Any]]:
+def torch_sides(
+    inputs: tuple[np.ndarray, ...], device: str = "cpu"
+) -> dict[str, Callable[[], Any]]:
     """The same in eager PyTorch."""
-    image, grid, cotangent = map(torch.from_numpy, inputs)
+    image, grid, cotangent = (torch.from_numpy(part).to(device) for part in inputs)
     image = image.permute(0, 3, 1, 2).contiguous().requires_grad_()
     cotangent = cotangent.permute(0, 3, 1, 2).contiguous()
     grid.requires_grad_()
 
     def forward() -> torch.Tensor:
         with torch.inference_mode():
-            return functional.grid_sample(image, grid, align_corners=False)
+            return finished(functional.grid_sample(image, grid, align_corners=False))
 
     def both() -> tuple[torch.Tensor, ...]:
         out = functional.grid_sample(image, grid, align_corners=False)
-        return out.detach(), *torch.autograd.grad(out, (image, grid), cotangent)
+        return finished((out.detach(), *torch.autograd.grad(out, (image, grid), cotangent)))
+
+    def finished(result: Any) -> Any:
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return result
 
     return {"forward": forward, "forward_backward": both}
 
@@ -83,9 +90,9 @@ def check(ours: Callable[[], Any], theirs: Callable[[], Any]) -> None:
     out, image_grad, grid_grad = ours()
     torch_out, torch_image_grad, torch_grid_grad = theirs()
     for mine, other in ((out, torch_out), (image_grad, torch_image_grad)):
-        np.testing.assert_allclose(mine, other.permute(0, 2, 3, 1), atol=1e-3)
+        np.testing.assert_allclose(mine, other.permute(0, 2, 3, 1).cpu(), atol=1e-3)
     # Where float32 puts a point on the other side of a pixel's edge, the slope is another one.
-    difference = np.abs(np.asarray(grid_grad) - torch_grid_grad.numpy())
+    difference = np.abs(np.asarray(grid_grad) - torch_grid_grad.cpu().numpy())
     assert np.mean(difference > 1e-2 * np.abs(grid_grad).max()) < 1e-3
 
 

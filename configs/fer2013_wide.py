@@ -1,8 +1,17 @@
-"""A wider network on FER-2013: the same idea with nine convolutions, no extra data.
+r"""A wide residual network on FER-2013: 1,172,989 parameters, the sampler on its 12 x 12 features.
 
-68.2 % of PublicTest (seed 0, epoch 40 of 40; 2026-11-25; 88 minutes, mostly on one core).
+Trained twice: from the labels, then three seeds again from the soft labels of the first three.
+PublicTest, final weights, mean and standard deviation of seeds 0 to 2: 70.7 ± 0.6 %, 71.5 ± 0.6 %
+averaged with the mirrored face, 71.6 ± 0.3 % over ten crops; the first three, from the labels
+alone, 69.5 ± 0.3 %. On one H200 an epoch took 0.52 s and a seed 41 s (2026-11-26; a script called
+the same epoch program on arrays, docs/experiments.md says how it differs from the commands below).
 
-python main.py --config configs/fer2013_wide.py --config.manual_dir=PATH --workdir runs/fer2013_wide
+    python main.py --config configs/fer2013_wide.py --config.manual_dir=PATH \
+        --config.teacher= --config.seed=0 --workdir runs/first-0        # and seeds 1 and 2
+    python main.py --config configs/fer2013_wide.py --config.manual_dir=PATH \
+        --config.teacher=FIRST,SECOND,THIRD --workdir runs/fer2013_wide  # their .safetensors files
+
+On a GPU add --config.model.dtype=bfloat16.
 """
 
 from ml_collections import ConfigDict
@@ -11,20 +20,29 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """Muon with weight decay as for the small network; BatchNorm, dropout, more augmentation."""
+    """Muon, a slower localization network, label smoothing, much augmentation, mixup, a teacher."""
     config = default.get_config()
     config.dataset = "fer2013"
-    config.num_epochs = 40
-    config.recipe.warmup_steps = 225  # an epoch
-    config.model.trunk = "wide"
+    config.num_epochs = 80
+    config.teacher = "deep_emotion_wide.fer2013"
+    config.recipe.teacher_share = 0.8
+    config.model.trunk = "residual"
+    config.model.attention = "middle"
+    config.model.localization = "leaky"
     config.model.batch_norm = True
-    config.model.dropout = 0.4
+    config.model.dropout = 0.3
+    config.recipe.batch_size = 256
     config.recipe.optimizer = "muon"
-    config.recipe.learning_rate = 4e-3
+    config.recipe.learning_rate = 6e-3
+    config.recipe.warmup_steps = 113  # an epoch
     config.recipe.weight_decay = 0.1
     config.recipe.label_smoothing = 0.1
-    config.augmentation.shift = 0.08
+    config.recipe.ema_decay = 0.998
+    config.recipe.localization_rate = 0.3
+    config.augmentation.shift = 0.1
     config.augmentation.rotate = 10.0
-    config.augmentation.scale = 0.1
+    config.augmentation.scale = 0.15
     config.augmentation.contrast = 0.2
+    config.augmentation.erase = 0.3
+    config.augmentation.mixup = 0.2
     return config

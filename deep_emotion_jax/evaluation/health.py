@@ -77,36 +77,41 @@ def _measure(graph: nnx.GraphDef, state: nnx.State, images: jax.Array):
     model = nnx.merge(graph, state)
     alive: dict[str, jax.Array] = {}
 
-    def through(x: jax.Array, stages, name: str) -> jax.Array:
-        for i, stage in enumerate(stages):
-            for j in range(len(stage.convs)):
-                part = _part(stage, j + 1)(x)
-                alive[f"{name}stages.{i}.convs.{j}"] = (part > 0).any((0, 1, 2))
-            x = stage(x)
-        return x
+    def through(x: jax.Array, stage: ConvStage, name: str) -> jax.Array:
+        for j in range(len(stage.convs)):
+            part = _part(stage, j + 1)(x)
+            alive[f"{name}.convs.{j}"] = (part > 0).any((0, 1, 2))
+        return stage(x)
 
     def linear(x: jax.Array, layer: nnx.Linear, name: str) -> jax.Array:
         x = jax.nn.relu(layer(x.reshape(len(x), -1)))
         alive[name] = (x > 0).any(0)
         return x
 
-    x = face = standardize(images)
-    theta = statistics = None
+    x = standardize(images)
+    statistics = None
     if model.localization is not None:
-        looked = through(face, model.localization.stages, "localization.")
+        looked = x
+        for i, stage in enumerate(model.localization.stages):
+            looked = through(looked, stage, f"localization.stages.{i}")
         linear(looked, model.localization.hidden, "localization.hidden")
         theta = model.theta(images)
-    if theta is not None and model.attention == "image":
-        x = grid_sample(x, affine_grid(theta, (x.shape[1], x.shape[2])))
-    x = through(x, model.stages, "")
-    if theta is not None:
-        grid = affine_grid(theta, (x.shape[1], x.shape[2]))
-        if model.attention == "features":
-            x = grid_sample(x, grid)
         sides = jnp.sqrt(jnp.abs(jnp.linalg.det(theta[:, :, :2])))
         centres = jnp.linalg.norm(theta[:, :, 2], axis=1)
+
+    def attend(x: jax.Array) -> jax.Array:
+        nonlocal statistics
+        grid = affine_grid(theta, (x.shape[1], x.shape[2]))
         outside = (jnp.abs(grid) > 1).any(-1).mean()
         statistics = (jnp.median(sides), jnp.median(centres), outside)
+        return grid_sample(x, grid)
+
+    if model.attended == 0:
+        x = attend(x)
+    for i, stage in enumerate(model.stages, 1):
+        x = through(x, stage, f"stages.{i - 1}")
+        if i == model.attended:
+            x = attend(x)
     linear(x, model.fc1, "fc1")
     return jnp.isfinite(model(images)).all(), alive, statistics
 
@@ -114,6 +119,7 @@ def _measure(graph: nnx.GraphDef, state: nnx.State, images: jax.Array):
 def _part(stage: ConvStage, layers: int) -> ConvStage:
     """The first convolutions of a stage, each with its ReLU, without the pooling."""
     part = nnx.clone(stage)
+    part.residual = stage.residual and layers == len(stage.convs)
     part.convs, part.norms = nnx.List(stage.convs[:layers]), nnx.List(stage.norms[:layers])
     part.pool = 1
     return part

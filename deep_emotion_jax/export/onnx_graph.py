@@ -14,7 +14,7 @@ import onnx
 from flax import nnx
 from onnx import TensorProto, helper, numpy_helper
 
-from deep_emotion_jax.nn.model import IMAGE_SIZE, ConvStage, DeepEmotion
+from deep_emotion_jax.nn.model import IMAGE_SIZE, LEAK, ConvStage, DeepEmotion
 from deep_emotion_jax.nn.weights import fold_batch_norm
 
 OPSET = 20  # the first with AffineGrid; GridSample calls bilinear sampling "linear" from here on
@@ -43,12 +43,12 @@ class _Graph:
         if model.localization is not None:
             outputs.append(_float_info("theta", ["batch", 2, 3]))
             theta = self._theta(x, model)
-        if theta and model.attention == "image":
+        if theta and model.attended == 0:
             x = self._sample(x, theta)
-        for stage in model.stages:
+        for i, stage in enumerate(model.stages, 1):
             x = self._stage(x, stage)
-        if theta and model.attention == "features":
-            x = self._sample(x, theta)
+            if theta and i == model.attended:
+                x = self._sample(x, theta)
         x = self._add("Relu", [self._linear(self._flatten(x), model.fc1)])
         self._linear(x, model.fc2, "logits")
         graph = helper.make_graph(
@@ -85,11 +85,16 @@ class _Graph:
         return self._add("Div", [centred, deviation])
 
     def _stage(self, x: str, stage: ConvStage) -> str:
-        for conv in stage.convs:
+        first = None
+        for i, conv in enumerate(stage.convs, 1):
             kernel = np.asarray(conv.kernel).transpose(3, 2, 0, 1)
             margin = kernel.shape[-1] // 2 if stage.padding == "SAME" else 0
             weights = [self._constant(kernel), self._constant(conv.bias)]
-            x = self._add("Relu", [self._add("Conv", [x, *weights], pads=[margin] * 4)])
+            x = self._add("Conv", [x, *weights], pads=[margin] * 4)
+            if stage.residual and first and i == len(stage.convs):
+                x = self._add("Add", [x, first])
+            x = self._add("Relu", [x])
+            first = first or x
         # The paper's ReLU after the pool changes nothing here: what is pooled is not negative.
         return self._add("MaxPool", [x], kernel_shape=[stage.pool] * 2, strides=[stage.pool] * 2)
 
@@ -98,7 +103,11 @@ class _Graph:
         x = face
         for stage in model.localization.stages:
             x = self._stage(x, stage)
-        x = self._add("Relu", [self._linear(self._flatten(x), model.localization.hidden)])
+        x = self._linear(self._flatten(x), model.localization.hidden)
+        if model.localization.leaky:
+            x = self._add("LeakyRelu", [x], alpha=LEAK)
+        else:
+            x = self._add("Relu", [x])
         x = self._linear(x, model.localization.theta)
         return self._add("Reshape", [x, self._constant([0, 2, 3])], "theta")
 

@@ -21,7 +21,6 @@ import numpy as np
 from flax import nnx
 
 from deep_emotion_jax.errors import UserError
-from deep_emotion_jax.inference.predictor import FEATURES_SPAN
 from deep_emotion_jax.nn.conv import plain_stage
 from deep_emotion_jax.nn.model import IMAGE_SIZE, ConvStage
 from deep_emotion_jax.nn.weights import Trained, fold_batch_norm
@@ -51,7 +50,7 @@ def description(trained: Trained) -> dict[str, Any]:
         "outputs": ["logits"] + (["theta"] if sampler != "none" else []),
         "postprocessing": "softmax of the logits gives the classes' probabilities",
         "attention": sampler,
-        "region_span": FEATURES_SPAN if sampler == "features" else 1.0,
+        "region_span": trained.model.span,
         "about": trained.about,
     }
 

@@ -33,9 +33,6 @@ DEFAULT_MODEL = "deep_emotion_wide.fer2013"
 BATCH = 4
 # Pixels that may wait for their batch to fill: 100 MB.
 WAITING_PIXELS = 1 << 25
-# The centres of what the 9 x 9 features see, half a cell added on each side, span 36 of the
-# face's 48 pixels.
-FEATURES_SPAN = 36 / 48
 # A path, a Pillow image, or an array as `pictures.as_pixels` describes it.
 Readable = str | os.PathLike[str] | Image.Image | np.ndarray
 
@@ -92,7 +89,7 @@ class Predictor:
         self.classes = trained.classes
         self._detector = FaceDetector() if detector is None else detector
         self._mirror = mirror
-        self._span = FEATURES_SPAN if trained.model.attention == "features" else 1.0
+        self._span = trained.model.span
         self._temperature = float(trained.about.get("temperature", 1.0))
         self._graph, self._weights = nnx.split(trained.model)
         self._compile()

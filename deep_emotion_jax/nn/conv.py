@@ -15,6 +15,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from deep_emotion_jax.nn.backend import platform
+
 Padding = Sequence[tuple[int, int]]
 
 
@@ -32,7 +34,9 @@ class ConvLayer(NamedTuple):
     norm: Callable[[jax.Array], jax.Array] | None = None
 
 
-def conv_stage(x: jax.Array, layers: Sequence[ConvLayer], pool: int, padding: str) -> jax.Array:
+def conv_stage(
+    x: jax.Array, layers: Sequence[ConvLayer], pool: int, padding: str, residual: bool = False
+) -> jax.Array:
     """Applies conv, ReLU, ..., conv, max-pool, ReLU (paper, figure of the network).
 
     Args:
@@ -40,6 +44,8 @@ def conv_stage(x: jax.Array, layers: Sequence[ConvLayer], pool: int, padding: st
       layers: the convolutions, in order; stride 1.
       pool: side and stride of the max-pool; rows and columns left over are dropped.
       padding: "VALID" or "SAME", for every convolution.
+      residual: whether the first layer's output is added to the last one's before the max-pool;
+        needs "SAME" and equal numbers of channels.
 
     Returns:
       [N, H', W', C_out], non-negative.
@@ -47,34 +53,47 @@ def conv_stage(x: jax.Array, layers: Sequence[ConvLayer], pool: int, padding: st
     # Measured rule: matmuls win on the CPU while channels are few; elsewhere, and wherever the
     # blocks do not tile the map, the plain convolution is the right one.
     few_channels = max(layer.kernel.shape[-1] for layer in layers) <= 32
-    if jax.default_backend() == "cpu" and few_channels and _tiles(x, layers, pool, padding):
+    on_cpu = platform() == "cpu"
+    if on_cpu and few_channels and not residual and _tiles(x, layers, pool, padding):
         return _blocked_stage(x, layers, pool, padding)
-    return plain_stage(x, layers, pool, padding)
+    return plain_stage(x, layers, pool, padding, residual)
 
 
-def plain_stage(x: jax.Array, layers: Sequence[ConvLayer], pool: int, padding: str) -> jax.Array:
+def plain_stage(
+    x: jax.Array, layers: Sequence[ConvLayer], pool: int, padding: str, residual: bool = False
+) -> jax.Array:
     """`conv_stage` with XLA's convolution, whatever the device."""
+    convolve = _convolve if platform() == "cpu" else _convolution
+    first = None
     for i, (kernel, bias, norm) in enumerate(layers):
-        x = _convolve(x, kernel.astype(x.dtype), padding) + bias.astype(x.dtype)
+        x = convolve(x, kernel.astype(x.dtype), padding) + bias.astype(x.dtype)
         if norm is not None:
-            x = norm(x)
+            x = norm(x).astype(x.dtype)
         if i < len(layers) - 1:
             x = jax.nn.relu(x)
+            first = x if first is None else first
+    if residual and first is not None:
+        x = x + first
     h, w = x.shape[1] // pool * pool, x.shape[2] // pool * pool
     return _max_relu(*(x[:, i:h:pool, j:w:pool] for i in range(pool) for j in range(pool)))
 
 
+def _convolution(x: jax.Array, kernel: jax.Array, padding: str | Padding) -> jax.Array:
+    """Convolution [N, H, W, C_in] * [k, k, C_in, C_out] of stride 1."""
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _convolve(x: jax.Array, kernel: jax.Array, padding: str | Padding) -> jax.Array:
-    """Convolution [N, H, W, C_in] * [k, k, C_in, C_out] of stride 1.
+    """`_convolution` with gradients for CPUs.
 
     Its gradients are convolutions in the same layout, with explicit transposes. JAX's own ask for
     other layouts, and inside a loop XLA's CPU compiler runs those 30 times slower
     (github.com/jax-ml/jax/issues/12868).
     """
-    return jax.lax.conv_general_dilated(
-        x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+    return _convolution(x, kernel, padding)
 
 
 def _convolve_forward(

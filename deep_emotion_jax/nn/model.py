@@ -15,8 +15,11 @@ from deep_emotion_jax.nn.spatial_transformer import affine_grid, grid_sample
 IMAGE_SIZE = 48
 """Side of the face the network takes, in pixels (FER-2013's size, and the paper's)."""
 
-ATTENTION = ("features", "image", "none")
-LOCALIZATION = ("figure", "port")
+ATTENTION = ("features", "middle", "image", "none")
+LOCALIZATION = ("figure", "port", "leaky")
+DTYPES = ("float32", "bfloat16")
+LEAK = 0.1
+"""Slope of the leaky ReLU for negative values."""
 Initializer = Callable[..., jax.Array]
 
 
@@ -27,17 +30,21 @@ class Trunk(NamedTuple):
       stages: channels of the convolutions of each stage; a stage ends with a 2x2 max-pool.
       padding: of every convolution, "VALID" or "SAME".
       hidden: size of the fully connected layer after the features.
+      residual: whether each stage adds its first convolution's output to its last one's.
     """
 
     stages: tuple[tuple[int, ...], ...]
     padding: str
     hidden: int
+    residual: bool = False
 
 
 TRUNKS = {
     "figure": Trunk(((10, 10), (10, 10)), "VALID", 50),  # the paper's: 9 x 9 x 10 features
     # Ours: 3 x 3 x 192 features.
     "wide": Trunk(((24, 24), (48, 48), (96, 96, 96), (192, 192)), "SAME", 128),
+    # Ours, trained on a GPU: 3 x 3 x 192 features, one skip connection per stage.
+    "residual": Trunk(((32, 32), (64, 64), (128, 128, 128), (192, 192)), "SAME", 96, True),
 }
 
 INITIALIZERS: dict[str, Initializer] = {
@@ -69,12 +76,14 @@ class ConvStage(nnx.Module):
         kernel_size: int = 3,
         pool: int = 2,
         padding: str = "VALID",
+        residual: bool = False,
         batch_norm: bool = False,
         kernel_init: Initializer,
         rngs: nnx.Rngs,
     ):
         self.pool = pool
         self.padding = padding
+        self.residual = residual
         self.convs = nnx.List(
             nnx.Conv(c_in, c_out, (kernel_size, kernel_size), kernel_init=kernel_init, rngs=rngs)
             for c_in, c_out in pairwise(channels)
@@ -91,7 +100,7 @@ class ConvStage(nnx.Module):
             )
             for conv, norm in zip_longest(self.convs, self.norms)
         ]
-        return self.form(x, layers, self.pool, self.padding)
+        return self.form(x, layers, self.pool, self.padding, self.residual)
 
 
 class LocalizationNetwork(nnx.Module):
@@ -100,7 +109,8 @@ class LocalizationNetwork(nnx.Module):
     "figure" is the paper's drawing: conv 8, max-pool, ReLU, conv 10, max-pool, ReLU, FC 90-32,
     ReLU, linear to theta. The paper does not say how 48 x 48 becomes 90 = 3 x 3 x 10; SAME 3x3
     convolutions with 4x4 pools give exactly 48-12-3. "port" is the widely used PyTorch port: VALID
-    7x7 and 5x5 kernels with 2x2 pools, FC 640-32.
+    7x7 and 5x5 kernels with 2x2 pools, FC 640-32. "leaky" is ours for the wide network: "figure"
+    with 16 and 32 channels, FC 288-48 and leaky ReLU there, whose units cannot die.
 
     Theta starts at the identity: last weights zero, bias (1, 0, 0, 0, 1, 0).
     """
@@ -116,9 +126,11 @@ class LocalizationNetwork(nnx.Module):
     ):
         if variant not in LOCALIZATION:
             raise ValueError(f"localization must be one of {LOCALIZATION}, got {variant!r}")
-        first, second, hidden = (round(n * width) for n in (8, 10, 32))
+        sizes = (16, 32, 48) if variant == "leaky" else (8, 10, 32)
+        first, second, hidden = (round(n * width) for n in sizes)
+        self.leaky = variant == "leaky"
         stage = partial(ConvStage, batch_norm=batch_norm, kernel_init=kernel_init, rngs=rngs)
-        if variant == "figure":
+        if variant != "port":
             stages = [
                 stage((1, first), pool=4, padding="SAME"),
                 stage((first, second), pool=4, padding="SAME"),
@@ -146,7 +158,8 @@ class LocalizationNetwork(nnx.Module):
         x = images
         for stage in self.stages:
             x = stage(x, train=train)
-        x = jax.nn.relu(self.hidden(x.reshape(x.shape[0], -1)))
+        x = self.hidden(x.reshape(x.shape[0], -1))
+        x = jax.nn.leaky_relu(x, LEAK) if self.leaky else jax.nn.relu(x)
         return self.theta(x).reshape(-1, 2, 3)
 
 
@@ -160,16 +173,23 @@ class DeepEmotion(nnx.Module):
     Args:
       num_classes: number of logits.
       attention: where the sampler works: on the "features" (the paper's figure), on the input
-        "image" (the paper's text), or "none" (no localization network: the ablation).
-      localization: "figure" or "port", see `LocalizationNetwork`.
-      trunk: "figure", or "wide" for a network of our own: the same idea with nine convolutions.
+        "image" (the paper's text), in the "middle" (after half of the trunk's stages), or "none"
+        (no localization network: the ablation).
+      localization: "figure", "port" or "leaky", see `LocalizationNetwork`.
+      trunk: "figure", or a network of our own on the same idea: "wide" or "residual", see `TRUNKS`.
       batch_norm: BatchNorm after every convolution (the figure has none).
       width: factor on all channel and hidden sizes.
       dropout: rate after the features, in training only (the paper gives none: our choice).
       init: "he", or "gaussian" with standard deviation 0.05 (as the paper is quoted).
+      dtype: of the convolutions, "float32" or "bfloat16"; weights and logits are float32.
+
+    Attributes:
+      attended: number of stages before the sampler: 0 on the image; None without one.
+      span: side of what the sampled map stands for, as a share of the face's: the 9 x 9 features of
+        the figure's trunk have cells of 4 x 4 pixels, 36 of 48.
 
     Raises:
-      ValueError: for an unknown attention, localization, trunk or init.
+      ValueError: for an unknown attention, localization, trunk, init or dtype.
     """
 
     def __init__(
@@ -183,6 +203,7 @@ class DeepEmotion(nnx.Module):
         width: float = 1.0,
         dropout: float = 0.2,
         init: str = "he",
+        dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
         if attention not in ATTENTION:
@@ -191,8 +212,10 @@ class DeepEmotion(nnx.Module):
             raise ValueError(f"init must be one of {tuple(INITIALIZERS)}, got {init!r}")
         if trunk not in TRUNKS:
             raise ValueError(f"trunk must be one of {tuple(TRUNKS)}, got {trunk!r}")
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {DTYPES}, got {dtype!r}")
         kernel_init = INITIALIZERS[init]
-        stages, padding, hidden = TRUNKS[trunk]
+        stages, padding, hidden, residual = TRUNKS[trunk]
         hidden = round(hidden * width)
         shared: dict[str, Any] = {
             "batch_norm": batch_norm,
@@ -200,13 +223,21 @@ class DeepEmotion(nnx.Module):
             "rngs": rngs,
         }
         self.attention = attention
+        self.dtype = dtype
+        places = {"image": 0, "middle": len(stages) // 2, "features": len(stages)}
+        self.attended = places.get(attention)
+        self.span = 1.0
         built: list[ConvStage] = []
         side, before = IMAGE_SIZE, 1
         for stage in stages:
             channels = [round(c * width) for c in stage]
-            built.append(ConvStage((before, *channels), padding=padding, **shared))
+            built.append(
+                ConvStage((before, *channels), padding=padding, residual=residual, **shared)
+            )
             before = channels[-1]
             side = (side - (2 * len(channels) if padding == "VALID" else 0)) // 2
+            if self.attended == len(built):
+                self.span = side * 2 ** len(built) / IMAGE_SIZE
         self.stages = nnx.List(built)
         self.dropout = nnx.Dropout(dropout)
         self.localization = (
@@ -252,14 +283,15 @@ class DeepEmotion(nnx.Module):
         """
         if images.ndim != 4 or images.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE, 1):
             raise ValueError(f"images must be [N, 48, 48, 1], got {list(images.shape)}")
-        x = face = standardize(images)
-        if self.attention == "image":
+        x = face = standardize(images).astype(self.dtype)
+        if self.attended == 0:
             x = self._attend(x, face, train)
-        for stage in self.stages:
+        for i, stage in enumerate(self.stages, 1):
             x = stage(x, train=train)
-        x = self.dropout(x, deterministic=not train, rngs=dropout_key)
-        if self.attention == "features":
-            x = self._attend(x, face, train)
+            if i == len(self.stages):
+                x = self.dropout(x, deterministic=not train, rngs=dropout_key)
+            if i == self.attended:
+                x = self._attend(x, face, train)
         return x.reshape(x.shape[0], -1)
 
     def theta(self, images: jax.Array) -> jax.Array:

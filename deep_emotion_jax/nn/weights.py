@@ -70,7 +70,7 @@ def save_model(
         cannot be written.
     """
     path = Path(path)
-    kept = {name: value for name, value in settings.items() if name != "batch_norm"}
+    kept = {name: value for name, value in settings.items() if name not in ("batch_norm", "dtype")}
     tensors = {
         name: np.ascontiguousarray(leaf, dtype=np.float32)
         for name, leaf in _flat(nnx.state(fold_batch_norm(model), nnx.Param)).items()
@@ -199,7 +199,7 @@ def _check(path: Path, header: Any, tensors: Mapping[str, np.ndarray]) -> DeepEm
     known = {
         name: type(parameter.default)
         for name, parameter in inspect.signature(DeepEmotion.__init__).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY and name not in ("rngs", "batch_norm")
+        if parameter.kind is parameter.KEYWORD_ONLY and name not in ("rngs", "batch_norm", "dtype")
     }
     for name, value in settings.items():
         if name not in known:

@@ -26,7 +26,7 @@ def load_pretrained(name: str) -> Trained:
     Args:
       name: one of
         - "deep_emotion.fer2013": the paper's network, 47,657 parameters, trained on FER-2013;
-        - "deep_emotion_wide.fer2013": a wider network, 968,479 parameters, trained on FER-2013;
+        - "deep_emotion_wide.fer2013": a wider network, 1,172,989 parameters, trained on FER-2013;
         - the path of a .safetensors file, such as those in the `weights` folder of a run.
 
     Raises:

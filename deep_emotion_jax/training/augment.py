@@ -30,6 +30,17 @@ def augment(key: jax.Array, images: jax.Array, settings: Augmentation) -> jax.Ar
     return images
 
 
+def mix(
+    key: jax.Array, images: jax.Array, targets: jax.Array, largest: float
+) -> tuple[jax.Array, jax.Array]:
+    """Blends each image [N, H, W, C], and its target [N, K], with another one of the batch."""
+    share = jax.random.uniform(key, (len(images), 1), maxval=largest)
+    spread = share[..., None, None]
+    # Batches are shuffled: the image at the other end is a random one.
+    images = (1 - spread) * images + spread * images[::-1]
+    return images, (1 - share) * targets + share * targets[::-1]
+
+
 def random_theta(key: jax.Array, shape: tuple[int, ...], settings: Augmentation) -> jax.Array:
     """Affine maps [N, 2, 3] that mirror, turn, scale and shift images of shape N, H, W."""
     count, height, width = shape

@@ -12,7 +12,14 @@ from typing import Any, NamedTuple, TypeVar
 
 from deep_emotion_jax.data.folds import PROTOCOLS
 from deep_emotion_jax.errors import UserError
-from deep_emotion_jax.nn.model import ATTENTION, INITIALIZERS, LOCALIZATION, TRUNKS, DeepEmotion
+from deep_emotion_jax.nn.model import (
+    ATTENTION,
+    DTYPES,
+    INITIALIZERS,
+    LOCALIZATION,
+    TRUNKS,
+    DeepEmotion,
+)
 from deep_emotion_jax.runtime.devices import ACCELERATORS
 
 Settings = TypeVar("Settings")
@@ -85,6 +92,7 @@ class ModelSettings:
     width: float = _argument("width", real(0.1, 32, "from 0.1 to 32"))
     dropout: float = _argument("dropout", BELOW_ONE)
     init: str = _argument("init", one_of(INITIALIZERS))
+    dtype: str = _argument("dtype", one_of(DTYPES))
 
 
 @dataclass(frozen=True)
@@ -94,8 +102,9 @@ class Recipe:
     Attributes:
       batch_size: images per step.
       learning_rate: constant, or the peak of the schedule.
-      optimizer: "adam" (the paper's), or "muon": momentum made orthogonal for kernels (Jordan et
-        al. 2024), scaled to the size of Adam's steps, and Adam for the rest.
+      optimizer: "adam" (the paper's), "sgd" with Nesterov momentum 0.9 (its decay is added to the
+        gradient), or "muon": momentum made orthogonal for kernels (Jordan et al. 2024), scaled to
+        the size of Adam's steps, and Adam for the rest.
       schedule: "constant", or "cosine" (linear warm-up, then cosine decay to zero).
       warmup_steps: length of the warm-up of "cosine", at most half of the training.
       weight_decay: decoupled (as in AdamW), on kernels only.
@@ -105,11 +114,12 @@ class Recipe:
       teacher_share: weight of the teacher's soft labels against the true ones (distillation, Hinton
         et al. 2015, at temperature 1); no effect without a teacher.
       ema_decay: of the moving average of the weights that is evaluated; 0 evaluates the weights.
+      localization_rate: factor on the steps of the localization network.
     """
 
     batch_size: int = setting(128, whole(1, 65_536))
     learning_rate: float = setting(3e-3, real(1e-12, 1e6, "more than 0 and at most 1,000,000"))
-    optimizer: str = setting("adam", one_of(("adam", "muon")))
+    optimizer: str = setting("adam", one_of(("adam", "sgd", "muon")))
     schedule: str = setting("cosine", one_of(("constant", "cosine")))
     warmup_steps: int = setting(100, whole(0, 1_000_000_000))
     weight_decay: float = setting(0.0, NOT_NEGATIVE)
@@ -117,6 +127,7 @@ class Recipe:
     label_smoothing: float = setting(0.0, BELOW_ONE)
     teacher_share: float = setting(0.0, SHARE)
     ema_decay: float = setting(0.999, BELOW_ONE)
+    localization_rate: float = setting(1.0, SHARE)
 
 
 @dataclass(frozen=True)
@@ -132,6 +143,8 @@ class Augmentation:
       contrast: largest relative change of contrast about the image's mean, either way.
       erase: largest side of a square filled with noise in half of the images, as a fraction of
         the side (random erasing, Zhong et al. 2020).
+      mixup: largest share of another image of the batch that is blended in, with its label; drawn
+        evenly from 0 to this (mixup, Zhang et al. 2018, with alpha 1 for a share of 0.5).
     """
 
     flip: bool = setting(True, BOOL)
@@ -140,6 +153,7 @@ class Augmentation:
     scale: float = setting(0.0, BELOW_ONE)
     contrast: float = setting(0.0, SHARE)
     erase: float = setting(0.0, SHARE)
+    mixup: float = setting(0.0, real(0, 0.5, "from 0 to 0.5"))
 
 
 @dataclass(frozen=True)
@@ -154,7 +168,8 @@ class Experiment:
       data_dir: where the prepared data lies.
       protocol: "official", "paper" or "subjects", see `data.folds`.
       init_from: weights to start from: a shipped network's name or a .safetensors file.
-      teacher: a trained network to learn from: a shipped network's name or a .safetensors file.
+      teacher: a trained network to learn from: a shipped network's name or a .safetensors file;
+        several, separated by commas, teach their mean.
       num_epochs: length of the training and of its schedule in passes over the training split, or 0
         where num_steps gives it.
       num_steps: the length in steps, rounded up to whole passes, or 0 where num_epochs gives it:

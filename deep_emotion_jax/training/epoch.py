@@ -19,7 +19,8 @@ from jax.sharding import PartitionSpec as P
 
 from deep_emotion_jax.nn.backend import micro_batch_size, platform
 from deep_emotion_jax.nn.logits import assemble, split_model
-from deep_emotion_jax.training.augment import augment
+from deep_emotion_jax.nn.model import DeepEmotion
+from deep_emotion_jax.training.augment import augment, mix
 from deep_emotion_jax.training.batching import batch_indices, steps_per_epoch
 from deep_emotion_jax.training.config import Augmentation, Recipe
 
@@ -57,7 +58,7 @@ def smoothed_cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: floa
 
 
 def make_epoch(
-    model: nnx.Module,
+    model: DeepEmotion,
     optimizer: optax.GradientTransformation,
     recipe: Recipe,
     augmentation: Augmentation,
@@ -93,18 +94,22 @@ def make_epoch(
     return epoch
 
 
-def _make_loss(model: nnx.Module, recipe: Recipe, augmentation: Augmentation) -> Callable:
+def _make_loss(model: DeepEmotion, recipe: Recipe, augmentation: Augmentation) -> Callable:
     """The loss of a micro-batch: its weighted sum, new statistics and the number correct."""
 
     def loss(params, stats, key, images, labels, soft, weights):
         augment_key, dropout_key = jax.random.split(key)
         images = augment(augment_key, images.astype(jnp.float32) / 255, augmentation)
+        targets = jax.nn.one_hot(labels, model.fc2.out_features)
+        targets = optax.smooth_labels(targets, recipe.label_smoothing)
+        if soft is not None:
+            targets = recipe.teacher_share * soft + (1.0 - recipe.teacher_share) * targets
+        if augmentation.mixup:
+            mix_key = jax.random.fold_in(augment_key, 1)
+            images, targets = mix(mix_key, images, targets, augmentation.mixup)
         net = assemble(model, params, stats)
         logits = net(images, train=True, dropout_key=dropout_key)
-        losses = smoothed_cross_entropy(logits, labels, recipe.label_smoothing)
-        if soft is not None:
-            taught = optax.softmax_cross_entropy(logits, soft)
-            losses = recipe.teacher_share * taught + (1.0 - recipe.teacher_share) * losses
+        losses = optax.softmax_cross_entropy(logits, targets)
         correct = jnp.sum(weights * (logits.argmax(-1) == labels))
         return jnp.sum(weights * losses), (split_model(net)[1], correct)
 

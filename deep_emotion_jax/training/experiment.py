@@ -20,7 +20,7 @@ from deep_emotion_jax.runtime import multihost
 from deep_emotion_jax.runtime.devices import choose_devices, describe
 from deep_emotion_jax.runtime.workdir import claim_workdir, provenance
 from deep_emotion_jax.training.config import Experiment, read_settings
-from deep_emotion_jax.training.distill import with_teacher
+from deep_emotion_jax.training.distill import with_teachers
 from deep_emotion_jax.training.loop import fit
 from deep_emotion_jax.training.selection import describe_rule
 from deep_emotion_jax.training.validation import best_models
@@ -92,7 +92,8 @@ def _with_soft_labels(
     if not experiment.teacher:
         return data
     trained_on = np.unique(np.concatenate([run.fold.train for run in runs]))
-    return with_teacher(data, load_pretrained(experiment.teacher), trained_on, class_names)
+    teachers = [load_pretrained(name) for name in experiment.teacher.split(",")]
+    return with_teachers(data, teachers, trained_on, class_names)
 
 
 def _maker(experiment: Experiment, class_names: Sequence[str]) -> Callable[[int], DeepEmotion]:

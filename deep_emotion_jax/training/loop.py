@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
-from flax import nnx
 
 from deep_emotion_jax.data.folds import Run
 from deep_emotion_jax.data.split import Split
+from deep_emotion_jax.nn.model import DeepEmotion
 from deep_emotion_jax.runtime.checkpoint import Checkpoints
 from deep_emotion_jax.runtime.log import Record, show_progress
 from deep_emotion_jax.runtime.multihost import any_process
@@ -23,14 +23,14 @@ from deep_emotion_jax.training.validation import RunState
 
 
 def fit(
-    models: Sequence[nnx.Module],
+    models: Sequence[DeepEmotion],
     experiment: Experiment,
     data: Split,
     runs: Sequence[Run],
     *,
     workdir: Path,
     about: Record,
-    new_model: Callable[[int], nnx.Module] | None = None,
+    new_model: Callable[[int], DeepEmotion] | None = None,
 ) -> tuple[RunState, list[Record]]:
     """Trains one model per run, resuming from `workdir` if it holds a checkpoint.
 

@@ -37,17 +37,35 @@ def make_optimizer(
         )
     else:
         raise ValueError(f"schedule must be 'constant' or 'cosine', got {recipe.schedule!r}")
+    return _optimizer(recipe, rate), rate
+
+
+def _optimizer(recipe: Recipe, rate: Callable) -> optax.GradientTransformation:
     if recipe.optimizer == "adam":
-        return optax.adamw(rate, weight_decay=recipe.weight_decay, mask=_kernels), rate
-    if recipe.optimizer == "muon":
-        muon = optax.contrib.muon(
+        chosen = optax.adamw(rate, weight_decay=recipe.weight_decay, mask=_kernels)
+    elif recipe.optimizer == "sgd":
+        decay = optax.add_decayed_weights(recipe.weight_decay, _kernels)
+        chosen = optax.chain(decay, optax.sgd(rate, momentum=0.9, nesterov=True))
+    elif recipe.optimizer == "muon":
+        chosen = optax.contrib.muon(
             rate,
             weight_decay=recipe.weight_decay,
             muon_weight_dimension_numbers=_as_matrices,
             consistent_rms=0.2,  # the usual size of Adam's steps, so that rates are comparable
         )
-        return muon, rate
-    raise ValueError(f"optimizer must be 'adam' or 'muon', got {recipe.optimizer!r}")
+    else:
+        raise ValueError(f"optimizer must be 'adam', 'sgd' or 'muon', got {recipe.optimizer!r}")
+    if recipe.localization_rate == 1:
+        return chosen
+    slower = optax.masked(optax.scale(recipe.localization_rate), _in_localization)
+    return optax.chain(chosen, slower)
+
+
+def _in_localization(params: Pytree) -> Pytree:
+    return {
+        name: jax.tree.map(lambda _, inside=name == "localization": inside, part)
+        for name, part in params.items()
+    }
 
 
 def _kernels(params: Pytree) -> Pytree:

@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
 from jax.experimental.multihost_utils import broadcast_one_to_all
 
 from deep_emotion_jax.data.folds import Run
 from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.files import write_json
+from deep_emotion_jax.nn.model import DeepEmotion
 from deep_emotion_jax.runtime.devices import choose_devices, data_mesh
 from deep_emotion_jax.runtime.log import Record, metrics_writer
 from deep_emotion_jax.runtime.multihost import any_process, is_first
@@ -52,12 +52,12 @@ class TrainingRuns:
 
     def __init__(
         self,
-        models: Sequence[nnx.Module],
+        models: Sequence[DeepEmotion],
         experiment: Experiment,
         data: Split,
         runs: Sequence[Run],
         workdir: Path,
-        new_model: Callable[[int], nnx.Module] | None,
+        new_model: Callable[[int], DeepEmotion] | None,
     ):
         self._runs, self._keys, self._workdir = runs, data.keys, workdir
         self._new_model = new_model
@@ -175,7 +175,7 @@ class TrainingRuns:
         self.set_seeds(state)
         return state
 
-    def _start(self, models: Sequence[nnx.Module], restarts: np.ndarray) -> RunState:
+    def _start(self, models: Sequence[DeepEmotion], restarts: np.ndarray) -> RunState:
         # What a process has computed may differ from another's in its last bits.
         state = broadcast_one_to_all(start_runs(models, self._optimizer, restarts))
         return self._put(state)[0]
@@ -229,7 +229,7 @@ class TrainingRuns:
 
 
 def _programs(
-    model: nnx.Module,
+    model: DeepEmotion,
     optimizer: optax.GradientTransformation,
     experiment: Experiment,
     mesh: jax.sharding.Mesh,

@@ -113,6 +113,13 @@ def test_a_process_without_this_package_runs_the_stablehlo(written, faces, expec
     [
         {"attention": "image", "localization": "port", "width": 0.5},
         {"attention": "none", "trunk": "wide", "width": 0.2, "batch_norm": True},
+        {
+            "attention": "middle",
+            "localization": "leaky",
+            "trunk": "residual",
+            "width": 0.25,
+            "batch_norm": True,
+        },
     ],
     ids=str,
 )

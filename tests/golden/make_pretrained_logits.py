@@ -6,10 +6,12 @@ Logits are computed in float64 by a plain reading of the paper's figure in SciPy
 from the tensors in the file: no code of the package but its drawing of faces has a part in them.
 """
 
+import json
 import sys
 from pathlib import Path
 
 import numpy as np
+from safetensors import safe_open
 from safetensors.numpy import load_file
 from scipy.signal import correlate
 
@@ -17,8 +19,9 @@ ROOT = Path(__file__).parents[2]
 FACES = 8
 
 
-def convolutions(x: np.ndarray, w: dict, prefix: str, count: int, pool: int, pad: int):
+def convolutions(x: np.ndarray, w: dict, prefix: str, pool: int, pad: int, residual: bool = False):
     """[H, W, C] through conv, ReLU, ..., conv, max-pool, ReLU."""
+    first, count = 0, sum(name.startswith(f"{prefix}.") for name in w) // 2
     for i in range(count):
         kernel, bias = w[f"{prefix}.convs.{i}.kernel"], w[f"{prefix}.convs.{i}.bias"]
         x = np.pad(x, ((pad, pad), (pad, pad), (0, 0)))
@@ -29,7 +32,12 @@ def convolutions(x: np.ndarray, w: dict, prefix: str, count: int, pool: int, pad
             )
             for k in range(kernel.shape[3])
         ]
-        x = np.maximum(np.stack(maps, -1) + bias, 0)  # ReLU and maximum may be swapped.
+        x = np.stack(maps, -1) + bias
+        if residual and i == count - 1:
+            x = x + first
+        x = np.maximum(x, 0)  # ReLU and maximum may be swapped.
+        if i == 0:
+            first = x
     h, width, c = x.shape
     return x.reshape(h // pool, pool, width // pool, pool, c).max((1, 3))
 
@@ -50,19 +58,25 @@ def sample(x: np.ndarray, theta: np.ndarray) -> np.ndarray:
     return out
 
 
-def logits(image: np.ndarray, w: dict) -> np.ndarray:
+def logits(image: np.ndarray, w: dict, settings: dict) -> np.ndarray:
     face = (image - image.mean()) / max(image.std(), 1 / 255)
-    look = convolutions(face, w, "localization.stages.0", 1, 4, 1)
-    look = convolutions(look, w, "localization.stages.1", 1, 4, 1).ravel()
-    look = np.maximum(look @ w["localization.hidden.kernel"] + w["localization.hidden.bias"], 0)
+    look = convolutions(face, w, "localization.stages.0", 4, 1)
+    look = convolutions(look, w, "localization.stages.1", 4, 1).ravel()
+    look = look @ w["localization.hidden.kernel"] + w["localization.hidden.bias"]
+    slope = 0.1 if settings.get("localization") == "leaky" else 0
+    look = np.where(look > 0, look, slope * look)
     theta = look @ w["localization.theta.kernel"] + w["localization.theta.bias"]
+    # The figure has two stages of valid convolutions; the residual trunk pads its four.
+    residual = settings.get("trunk") == "residual"
+    stages = len({name.split(".")[1] for name in w if name.startswith("stages.")})
+    sampled = stages // 2 if settings.get("attention") == "middle" else stages
     x = face
-    for stage in sorted({name.split(".")[1] for name in w if name.startswith("stages.")}):
-        count = sum(name.startswith(f"stages.{stage}.") for name in w) // 2
-        # The figure has two stages of valid convolutions; the wide trunk pads its four.
-        x = convolutions(x, w, f"stages.{stage}", count, 2, int("stages.2.convs.0.bias" in w))
-    x = sample(x, theta.reshape(2, 3)).ravel()
-    return np.maximum(x @ w["fc1.kernel"] + w["fc1.bias"], 0) @ w["fc2.kernel"] + w["fc2.bias"]
+    for stage in range(stages):
+        x = convolutions(x, w, f"stages.{stage}", 2, int(stages > 2), residual)
+        if stage + 1 == sampled:
+            x = sample(x, theta.reshape(2, 3))
+    x = np.maximum(x.ravel() @ w["fc1.kernel"] + w["fc1.bias"], 0)
+    return x @ w["fc2.kernel"] + w["fc2.bias"]
 
 
 def main() -> None:
@@ -73,7 +87,9 @@ def main() -> None:
     answers = {}
     for path in (ROOT / "deep_emotion_jax/pretrained").glob("*.safetensors"):
         weights = {name: tensor.astype(np.float64) for name, tensor in load_file(path).items()}
-        found = [logits(image.reshape(48, 48, 1) / 255, weights) for image in images]
+        with safe_open(path, "numpy") as file:
+            settings = json.loads(file.metadata()["deep_emotion_jax"])["settings"]
+        found = [logits(image.reshape(48, 48, 1) / 255, weights, settings) for image in images]
         answers[path.stem] = np.array(found, np.float32)
     np.savez_compressed(
         Path(__file__).with_name("pretrained_logits.npz"),

@@ -97,6 +97,31 @@ def test_plain_stage_is_correlation_then_max_then_relu():
     np.testing.assert_allclose(out[0], expected, rtol=1e-5, atol=1e-5)
 
 
+def test_residual_stage_adds_the_first_layers_output_before_the_pool():
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, 8, 8, 4)), jnp.float32)
+    layers = [
+        ConvLayer(jnp.asarray(rng.normal(size=(3, 3, 4, 4)), jnp.float32) / 6, jnp.ones(4))
+        for _ in range(3)
+    ]
+
+    def parts(x, layers):
+        return conv.plain_stage(x, layers, 1, "SAME")  # every layer with its ReLU
+
+    first = parts(x, layers[:1])
+    kernel, bias, _ = layers[2]
+    last = jax.lax.conv_general_dilated(
+        parts(first, layers[1:2]),
+        kernel,
+        (1, 1),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    total = jax.nn.relu(first + last + bias).reshape(2, 4, 2, 4, 2, 4).max((2, 4))
+    out = conv.conv_stage(x, layers, 2, "SAME", residual=True)
+    np.testing.assert_allclose(out, total, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(("side", "pool"), [(21, 2), (16, 3)])
 def test_shapes_that_blocks_do_not_tile_take_the_plain_form(side, pool):
     x = jax.random.normal(jax.random.key(0), (2, side, side, 4))

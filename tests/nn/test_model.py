@@ -32,6 +32,7 @@ def faces(count=4):
         ({"batch_norm": True}, 47_657 + 2 * (4 * 10 + 8 + 10)),
         ({"num_classes": 8}, 47_657 + 51),
         ({"trunk": "wide"}, 968_479),  # nine 3x3 convolutions, FC 1728-128 and 128-7
+        ({"trunk": "residual", "localization": "leaky"}, 1_172_989),
     ],
 )
 def test_parameter_counts_of_the_paper(options, parameters):
@@ -45,19 +46,21 @@ def test_width_scales_channels():
 
 
 def test_theta_starts_at_the_identity():
-    for variant in ("figure", "port"):
+    for variant in ("figure", "port", "leaky"):
         theta = LocalizationNetwork(variant, rngs=nnx.Rngs(0))(faces())
         np.testing.assert_array_equal(theta, np.tile([[[1.0, 0, 0], [0, 1, 0]]], (4, 1, 1)))
 
 
 def test_at_the_start_the_sampler_changes_nothing():
     logits = [
-        DeepEmotion(attention=where, rngs=nnx.Rngs(0))(faces()) for where in ("features", "image")
+        DeepEmotion(attention=where, rngs=nnx.Rngs(0))(faces())
+        for where in ("features", "middle", "image")
     ]
     np.testing.assert_allclose(logits[0], logits[1], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(logits[0], logits[2], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("where", ["features", "image"])
+@pytest.mark.parametrize("where", ["features", "middle", "image"])
 def test_theta_moves_what_the_classifier_sees(where):
     model = DeepEmotion(attention=where, rngs=nnx.Rngs(0))
     before = model(faces())
@@ -65,6 +68,39 @@ def test_theta_moves_what_the_classifier_sees(where):
     assert float(jnp.abs(model(faces()) - before).max()) > 1e-2
     grads = nnx.grad(lambda m: m(faces())[:, 0].sum())(model)
     assert float(jnp.abs(grads["localization"]["theta"]["bias"][...]).max()) > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "span"),
+    [
+        ({}, 36 / 48),  # 9 cells of 4 pixels
+        ({"attention": "middle"}, 44 / 48),  # 22 of 2
+        ({"attention": "middle", "trunk": "residual"}, 1.0),
+        ({"attention": "features", "trunk": "wide"}, 1.0),
+        ({"attention": "image"}, 1.0),
+    ],
+)
+def test_span_is_the_part_of_the_face_under_the_sampled_map(options, span):
+    model = nnx.eval_shape(lambda: DeepEmotion(**options, rngs=nnx.Rngs(0)))
+    assert model.span == pytest.approx(span)
+
+
+def test_units_of_the_leaky_localization_network_cannot_die():
+    localization = LocalizationNetwork("leaky", rngs=nnx.Rngs(0))
+    localization.hidden.bias[...] = jnp.full(48, -100.0)  # every unit negative on every face
+    localization.theta.kernel[...] = jnp.ones((48, 6))
+    grads = nnx.grad(lambda net: net(faces()).sum())(localization)
+    assert float(jnp.abs(grads["hidden"]["kernel"][...]).max()) > 0
+
+
+def test_bfloat16_computes_nearly_the_same():
+    models = [
+        DeepEmotion(trunk="residual", width=0.25, dtype=dtype, rngs=nnx.Rngs(0))
+        for dtype in ("float32", "bfloat16")
+    ]
+    exact, coarse = (model(faces()) for model in models)
+    assert coarse.dtype == jnp.float32
+    assert 0 < float(jnp.abs(exact - coarse).max()) < 0.05 * float(jnp.abs(exact).max())
 
 
 def test_dropout_is_off_at_evaluation_and_on_in_training():
@@ -132,6 +168,8 @@ def test_errors_name_the_value():
         DeepEmotion(localization="resnet", rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="'ones'"):
         DeepEmotion(init="ones", rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="'float16'"):
+        DeepEmotion(dtype="float16", rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="64"):
         DeepEmotion(rngs=nnx.Rngs(0))(jnp.zeros((1, 64, 64, 1)))
     with pytest.raises(ValueError, match="attention='none'"):

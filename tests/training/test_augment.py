@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deep_emotion_jax.training.augment import augment, random_theta
+from deep_emotion_jax.training.augment import augment, mix, random_theta
 from deep_emotion_jax.training.config import Augmentation
 
 NOTHING = Augmentation(flip=False)
@@ -38,6 +38,7 @@ def test_flip_mirrors_about_half_of_the_images_and_leaves_the_rest():
         *[
             dataclasses.replace(NOTHING, **{name: value})
             for name, value in dataclasses.asdict(EVERYTHING).items()
+            if value
         ],
     ],
 )
@@ -84,3 +85,15 @@ def test_a_shift_is_of_whole_pixels_each_axis_by_its_own_length():
         each[6 + d : 54 + d, 4 + a : 36 + a] for each, a, d in zip(edged, across, down, strict=True)
     ]
     np.testing.assert_allclose(out, expected, atol=1e-5)
+
+
+def test_mixing_blends_images_and_targets_by_the_same_shares():
+    x, targets = images(6), jax.nn.one_hot(jnp.arange(6), 6)
+    mixed, mixed_targets = mix(jax.random.key(0), x, targets, 0.4)
+    shares = np.asarray(mixed_targets)[np.arange(6), np.arange(6)[::-1]]
+    assert (shares > 0).all()
+    assert (shares < 0.4).all()
+    assert len(set(shares.tolist())) == 6
+    np.testing.assert_allclose(mixed_targets.sum(1), 1, rtol=1e-6)
+    spread = shares[:, None, None, None]
+    np.testing.assert_allclose(mixed, (1 - spread) * x + spread * x[::-1], atol=1e-6)

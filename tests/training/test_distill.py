@@ -11,7 +11,7 @@ from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.nn.model import DeepEmotion
 from deep_emotion_jax.nn.weights import Trained
 from deep_emotion_jax.training.config import Augmentation, Recipe
-from deep_emotion_jax.training.distill import with_teacher
+from deep_emotion_jax.training.distill import with_teachers
 from deep_emotion_jax.training.epoch import init_state, make_epoch
 from deep_emotion_jax.training.optimizer import make_optimizer
 
@@ -28,7 +28,7 @@ def data():
 def test_training_images_get_the_mean_over_face_and_mirror(data):
     model = DeepEmotion(dropout=0.9, rngs=nnx.Rngs(0))
     index = np.array([1, 5, 8])
-    taught = with_teacher(data, Trained(model, CLASSES, {}), index, CLASSES)
+    taught = with_teachers(data, [Trained(model, CLASSES, {})], index, CLASSES)
     faces = data.images[index] / np.float32(255)
     both = [jax.nn.softmax(model(jnp.asarray(x))) for x in (faces, faces[:, :, ::-1])]
     np.testing.assert_allclose(taught.soft_labels[index], (both[0] + both[1]) / 2, atol=1e-5)
@@ -36,10 +36,19 @@ def test_training_images_get_the_mean_over_face_and_mirror(data):
     np.testing.assert_array_equal(taught.select(index).soft_labels, taught.soft_labels[index])
 
 
+def test_several_teachers_give_the_mean_of_their_labels(data):
+    teachers = [Trained(DeepEmotion(rngs=nnx.Rngs(seed)), CLASSES, {}) for seed in (0, 1)]
+    index = np.arange(12)
+    apart = [with_teachers(data, [teacher], index, CLASSES).soft_labels for teacher in teachers]
+    assert np.abs(apart[0] - apart[1]).max() > 1e-3
+    both = with_teachers(data, teachers, index, CLASSES).soft_labels
+    np.testing.assert_allclose(both, (apart[0] + apart[1]) / 2, atol=1e-6)
+
+
 def test_a_teacher_of_other_classes_is_refused(data):
     teacher = Trained(DeepEmotion(rngs=nnx.Rngs(0)), CLASSES[::-1], {})
     with pytest.raises(UserError, match="same classes"):
-        with_teacher(data, teacher, np.arange(3), CLASSES)
+        with_teachers(data, [teacher], np.arange(3), CLASSES)
 
 
 def test_the_loss_is_the_mean_of_both_labels_weighted_by_the_teachers_share(data):

@@ -208,8 +208,8 @@ def test_muon_takes_orthogonal_steps_of_adams_size():
 
 
 def test_unknown_optimizer():
-    with pytest.raises(ValueError, match="'sgd'"):
-        make_optimizer(replace(RECIPE, optimizer="sgd"), 3, 1)
+    with pytest.raises(ValueError, match="'rmsprop'"):
+        make_optimizer(replace(RECIPE, optimizer="rmsprop"), 3, 1)
 
 
 def test_schedules():
@@ -225,3 +225,46 @@ def test_schedules():
 def test_first_bad_step():
     assert first_bad_step(np.ones((2, 3))) is None
     assert first_bad_step(np.array([[1, 1, np.nan], [1, np.inf, np.nan]])) == (1, 1)
+
+
+def test_sgd_is_nesterov_momentum_on_the_gradient_with_decay():
+    recipe = replace(
+        RECIPE, optimizer="sgd", schedule="constant", learning_rate=0.1, weight_decay=0.5
+    )
+    optimizer, _ = make_optimizer(recipe, 1, 1)
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    state = optimizer.init(params)
+    momentum, kernel = 0.0, 1.0
+    for _ in range(3):
+        gradients = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 2.0), params)
+        updates, state = optimizer.update(gradients, state, params)
+        params = jax.tree.map(jnp.add, params, updates)
+        gradient = 2 + 0.5 * kernel
+        momentum = 0.9 * momentum + gradient
+        kernel -= 0.1 * (0.9 * momentum + gradient)
+        np.testing.assert_allclose(params["kernel"], kernel, rtol=1e-5)
+    assert float(params["bias"][0]) > kernel  # not decayed: it fell less
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "muon"])
+def test_localization_rate_scales_the_steps_of_the_localization_network(optimizer):
+    params = {"localization": {"kernel": jnp.ones((3, 3))}, "fc1": {"kernel": jnp.ones((3, 3))}}
+    gradients = jax.tree.map(lambda leaf: leaf + jnp.eye(3), params)
+    steps = []
+    for rate in (1.0, 0.25):
+        recipe = replace(RECIPE, optimizer=optimizer, schedule="constant", localization_rate=rate)
+        chosen, _ = make_optimizer(recipe, 1, 1)
+        steps.append(chosen.update(gradients, chosen.init(params), params)[0])
+    close(steps[0]["fc1"], steps[1]["fc1"], 0)
+    close(
+        jax.tree.map(lambda leaf: leaf / 4, steps[0]["localization"]),
+        steps[1]["localization"],
+        1e-9,
+    )
+
+
+def test_mixed_targets_reach_the_loss():
+    sums = [
+        one_epoch(RECIPE, augmentation=replace(UNCHANGED, mixup=mixup))[1] for mixup in (0.0, 0.5)
+    ]
+    assert float(jnp.abs(sums[0]["loss"] - sums[1]["loss"]).max()) > 1e-3

@@ -1,0 +1,43 @@
+"""Test-time augmentation: the mean probabilities of several views of each face."""
+
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from deep_emotion_jax.nn.logits import predict_logits
+from deep_emotion_jax.nn.model import DeepEmotion
+
+SHIFTS = ((0, 0), (3, 3), (3, -3), (-3, 3), (-3, -3))
+"""Down and right, in pixels of 48; the edge is repeated."""
+
+VIEWS = {"none": 1, "mirror": 2, "shifts": 5, "ten": 10}
+"""Choices of views and their numbers: the face alone, with its mirror image, shifted by each of
+`SHIFTS`, and all of these with their mirror images."""
+
+
+def views(images: np.ndarray, choice: str) -> Iterator[np.ndarray]:
+    """The views of images [N, H, W, C], each of the same shape.
+
+    Raises:
+      ValueError: for an unknown choice.
+    """
+    if choice not in VIEWS:
+        raise ValueError(f"views must be one of {tuple(VIEWS)}, got {choice!r}")
+    height, width = images.shape[1:3]
+    margin = max(abs(pixels) for shift in SHIFTS for pixels in shift)
+    border = ((0, 0), (margin, margin), (margin, margin), (0, 0))
+    padded = np.pad(images, border, mode="edge")
+    for down, right in SHIFTS if choice in ("shifts", "ten") else SHIFTS[:1]:
+        top, left = margin - down, margin - right
+        view = padded[:, top : top + height, left : left + width]
+        yield view
+        if choice in ("mirror", "ten"):
+            yield view[:, :, ::-1]
+
+
+def predict_views(model: DeepEmotion, images: np.ndarray, choice: str) -> np.ndarray:
+    """Logarithm of the mean probabilities [N, K] over the views of images uint8 [N, H, W, C]."""
+    logits = np.stack([predict_logits(model, view) for view in views(images, choice)])
+    mean = jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=0) - np.log(len(logits))
+    return np.asarray(mean)
