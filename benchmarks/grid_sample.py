@@ -16,6 +16,11 @@ from typing import Any
 
 import jax
 import numpy as np
+
+from benchmarks.needs import require
+
+require("torch")
+
 import torch
 from torch.nn import functional
 

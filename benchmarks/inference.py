@@ -17,6 +17,11 @@ from pathlib import Path
 
 import jax
 import numpy as np
+
+from benchmarks.needs import require
+
+require("torch", "onnx", "onnxruntime", "onnxscript")
+
 import onnxruntime
 import torch
 

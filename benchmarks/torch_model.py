@@ -5,6 +5,11 @@ import os
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from benchmarks.needs import require
+
+require("torch")
+
 import torch
 from torch import nn
 from torch.nn import functional

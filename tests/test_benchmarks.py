@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import accelerator, common, scaling_model, small_data
+from benchmarks import accelerator, common, needs, scaling_model, small_data
 from deep_emotion_jax.nn import conv
 
 
@@ -161,3 +161,9 @@ def test_small_data_table_counts_failures():
     lines = small_data.table(rows).splitlines()
     assert lines[2] == "| generated | 120 | 2 | 1 | 94.0 | 96.5 | 20.0 | 40.0 |"
     assert lines[-1].startswith("| **all** | | 3 | **1** |")
+
+
+def test_missing_libraries_are_one_sentence():
+    needs.require("json")
+    with pytest.raises(SystemExit, match=r"pip install no_such_package_1 no_such_package_2$"):
+        needs.require("json", "no_such_package_1", "no_such_package_2")
