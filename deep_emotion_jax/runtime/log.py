@@ -73,8 +73,8 @@ def show_progress(
       records: of all epochs so far, those of one epoch after another.
       epochs: of the whole training.
       images: that an epoch trains on, over all runs.
-      best: [R] the best validation accuracy of each run so far.
-      best_epoch: [R] when it was reached.
+      best: [R] validation accuracy of the weights kept so far, of each run.
+      best_epoch: [R] their epoch.
     """
     count = len(best)
     now = records[-count:]
@@ -87,7 +87,7 @@ def show_progress(
     print(
         f"epoch {now[0]['epoch']}/{epochs}  loss {mean('train_loss'):.4f}  "
         f"train {mean('train_accuracy'):.2%}  validation {mean('validation_accuracy'):.2%} "
-        f"(best {np.mean(best):.2%}"
+        f"(kept {np.mean(best):.2%}"
         + (f" at {best_epoch[0]})" if count == 1 else f")  mean of {count} runs")
         + f"  {images / now[0]['seconds']:,.0f} images/s  {left // 60:.0f}:{left % 60:02.0f} left",
         flush=True,
