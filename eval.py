@@ -74,12 +74,18 @@ def folds(options: argparse.Namespace, overrides: Sequence[str]) -> None:
 def table(options: argparse.Namespace) -> None:
     """Print the results of all finished runs beside the paper's, as Markdown.
 
+    With --readme, write docs/results.json and the table of README.md instead: results named by
+    --json are added, and replace those of the same dataset, protocol, network and split.
+
     Example:
       python eval.py table --runs runs
     """
-    from deep_emotion_jax.evaluation.tables import results_table
+    from deep_emotion_jax.evaluation import readme, tables
 
-    print(results_table(options.runs, with_missing=options.all))
+    if options.readme:
+        readme.update(Path(__file__).parent, options.json)
+    else:
+        print(tables.results_table(options.runs, options.json, with_missing=options.all))
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -354,6 +360,17 @@ def make_parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--all", action="store_true", help="name results without a run as well (default: no)"
+    )
+    command.add_argument(
+        "--json",
+        type=path,
+        nargs="+",
+        metavar="FILE",
+        default=[],
+        help="files of evaluate --json, or a summary.json (default: none)",
+    )
+    command.add_argument(
+        "--readme", action="store_true", help="rewrite the table of README.md (default: no)"
     )
     command = add("cross-validate", cross_validate)
     _add_settings(command, "_subjects", required=True)

@@ -1,6 +1,7 @@
 """Markdown tables: scores of networks, and the paper's results beside those of finished runs."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -126,48 +127,64 @@ PROTOCOL_NAMES = {
 }
 
 
-def results_table(folder: Path, *, with_missing: bool = False) -> str:
-    """Format dataset, protocol, the paper's claim and our result of every finished run.
+def results_table(folder: Path, files: Sequence[Path] = (), *, with_missing: bool = False) -> str:
+    """Format the paper's claim and our result of every finished run and evaluation.
 
     Args:
       folder: holds workdirs, each with a summary.json, at any depth.
+      files: written by `eval.py evaluate --json`.
       with_missing: add a row "not run" for each result of the paper without a run.
 
     Raises:
-      UserError: if no run is found, or a summary.json is damaged.
+      UserError: if no run is found, or a file is damaged.
     """
-    runs = [_read(path) for path in sorted(folder.rglob("summary.json"))]
+    runs = [_read(path) for path in [*sorted(folder.rglob("summary.json")), *files]]
     if not runs and not with_missing:
         raise UserError(f"no finished run (summary.json) is in {folder}; give another --runs DIR")
+    rows = [_row(run, digits=2) for run in runs]
     if with_missing:
-        found = {run[:2] for run in runs}
-        runs += [_Row(*key, _NOT_RUN) for key in _PAPER_ROWS if key not in found]
-    # The paper's datasets come first and in its order.
-    order = {claim.dataset: place for place, claim in enumerate(PAPER)}
-    runs.sort(key=lambda run: (order.get(run.dataset, len(order)), run.protocol == "subjects"))
-    claims = {claim.dataset: claim for claim in PAPER}
-    rows = []
-    for run in runs:
-        claim = claims.get(run.dataset)
-        accuracy, compared = "not given", ""
-        if claim and claim.protocol == run.protocol:
-            accuracy, compared = claim.accuracy, claim.compared
-        title = claim.title if claim else OTHER_TITLES.get(run.dataset, run.dataset)
-        protocol = PROTOCOL_NAMES.get(run.protocol, run.protocol)
-        rows.append((title, protocol, accuracy, *run.cells, compared))
-    header = ("dataset", "protocol", "paper %", "ours %", "95 % interval", "runs", "parameters")
-    return markdown_table((*header, "folder", "compared there"), rows)
+        found = {row[:2] for row in rows}
+        rows += [_Row(*key, _NOT_RUN) for key in _PAPER_ROWS if key not in found]
+    return _format(rows)
+
+
+def records_table(records: Sequence[Mapping[str, Any]]) -> str:
+    """Format records of `compact`; one with nothing measured is "not run"."""
+    return _format([_row(record, digits=1) for record in records])
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Return what a table needs of a summary.json or a file of `eval.py evaluate --json`.
+
+    Raises:
+      UserError: if it is neither.
+    """
+    record = _read(path)
+    part = _part(record)
+    kept = ("name", "dataset", "dataset_config", "protocol", "mirrored", "parameters", "finished")
+    return {
+        **{key: record[key] for key in (*kept, "commit", "device") if key in record},
+        "over_runs": {part: _over_runs(record, part)},
+        "without_copies": {part: (record.get("without_copies") or {}).get(part)},
+        "lowest": _lowest(record, part),
+        "command": _command(record),
+    }
 
 
 class _Row(NamedTuple):
-    """One result; its cells stand under "ours %" to "folder"."""
+    """One result; its cells stand under "ours %" to "command"."""
 
     dataset: str
     protocol: str
     cells: tuple[str, ...]
+    on_test: bool = True  # the paper's claims are for test images
 
 
-_NOT_RUN = ("not run", "", "", "", "")
+_HEADER = (
+    *("dataset", "protocol", "paper %", "ours %", "95 % interval", "runs", "parameters"),
+    *("network or folder", "without copies %", "commit", "command", "compared there"),
+)
+_NOT_RUN = ("not run", *[""] * 7)
 _PAPER_ROWS = [("fer2013", "official")] + [
     (claim.dataset, protocol)
     for claim in PAPER
@@ -176,28 +193,96 @@ _PAPER_ROWS = [("fer2013", "official")] + [
 ]
 
 
-def _read(path: Path) -> _Row:
+def _format(rows: list[_Row]) -> str:
+    # The paper's datasets come first and in its order.
+    order = {claim.dataset: place for place, claim in enumerate(PAPER)}
+    rows = sorted(
+        rows, key=lambda row: (order.get(row.dataset, len(order)), row.protocol == "subjects")
+    )
+    claims = {claim.dataset: claim for claim in PAPER}
+    lines, told = [], set()
+    for row in rows:
+        claim = claims.get(row.dataset)
+        accuracy, compared = "not given", ""
+        if claim and claim.protocol == row.protocol and row.on_test:
+            accuracy = claim.accuracy
+            compared = "" if claim in told else claim.compared
+            told.add(claim)
+        title = claim.title if claim else OTHER_TITLES.get(row.dataset, row.dataset)
+        protocol = PROTOCOL_NAMES.get(row.protocol, row.protocol)
+        lines.append((title, protocol, accuracy, *row.cells, compared))
+    return markdown_table(_HEADER, lines)
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        summary = json.loads(path.read_text())
-        cells = (*_cells(summary), path.parent.name)
-        return _Row(summary["dataset"], summary["protocol"], cells)
-    except (KeyError, TypeError, ValueError) as error:
+        record = json.loads(path.read_text())
+        record.setdefault("name", path.parent.name)
+        _row(record, digits=2)
+    except (OSError, AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
         raise UserError(
             f"{path} is not the summary of a run ({error!r}); run main.py with this --workdir again"
         ) from error
+    return record
 
 
-def _cells(summary: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    """Accuracy with deviation, interval, number of runs and parameters of one workdir."""
-    part = "test" if "test" in summary["over_runs"] else "validation"
-    ours = summary["over_runs"][part]
-    # One run has an interval over test images, several have one over runs.
-    low, high = ours["interval95"] or summary["runs"][0][part]["interval95"]
-    restarted = sum(run.get("restarts", 0) > 0 for run in summary["runs"])
-    return (
-        mean_and_deviation(ours["mean"], ours["std"], digits=2)
-        + (" (validation)" if part == "validation" else ""),
-        f"{100 * low:.2f} to {100 * high:.2f}",
-        str(ours["count"]) + (f" ({restarted} restarted)" if restarted else ""),
-        f"{summary['parameters']:,}" if "parameters" in summary else "",
+def _row(record: Mapping[str, Any], digits: int) -> _Row:
+    """Return the row of one workdir, evaluation or compact record."""
+    if not record.get("over_runs", True):
+        cells = ("not run", "", "", "", record["name"], "", "", f"`{_command(record)}`")
+        return _Row(record["dataset"], record["protocol"], cells)
+    part = _part(record)
+    ours = _over_runs(record, part)
+    restarted = sum(run.get("restarts", 0) > 0 for run in record.get("runs", ()))
+    lowest = _lowest(record, part)
+    marks = ", ".join(
+        ([] if part == "test" else [part])
+        + (["mirrored"] if record.get("mirrored") else [])
+        + ([] if lowest is None else [f"lowest {100 * lowest:.{digits}f}"])
     )
+    without = (record.get("without_copies") or {}).get(part)
+    cells = (
+        mean_and_deviation(ours["mean"], ours["std"], digits) + (f" ({marks})" if marks else ""),
+        _interval(ours["interval95"], digits),
+        str(ours["count"]) + (f" ({restarted} restarted)" if restarted else ""),
+        f"{record['parameters']:,}" if record.get("parameters") else "",
+        record["name"],
+        mean_and_deviation(without["mean"], without["std"], digits) if without else "",
+        (record.get("commit") or "")[:7],
+        f"`{_command(record)}`" if record.get("command") else "",
+    )
+    return _Row(record["dataset"], record["protocol"], cells, part == "test")
+
+
+def _part(record: Mapping[str, Any]) -> str:
+    return "test" if "test" in record["over_runs"] else next(iter(record["over_runs"]))
+
+
+def _over_runs(record: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """Return the scores over the runs; one run has an interval over images."""
+    ours = dict(record["over_runs"][part])
+    if ours["interval95"] is None and record.get("runs"):
+        ours["interval95"] = record["runs"][0][part]["interval95"]
+    return ours
+
+
+def _lowest(record: Mapping[str, Any], part: str) -> float | None:
+    scores = [run.get(part, {}) for run in record.get("runs", ())]
+    runs = [score["accuracy"] for score in scores if "accuracy" in score]
+    return min(runs) if len(runs) > 1 else record.get("lowest")
+
+
+def _interval(interval: Sequence[float] | None, digits: int) -> str:
+    if interval is None:
+        return ""
+    low, high = (100 * end for end in interval)
+    return f"{low:.{digits}f} to {high:.{digits}f}"
+
+
+def _command(record: Mapping[str, Any]) -> str:
+    """Return the command without the places of its files."""
+    command = re.sub(
+        r" --(workdir|config\.data_dir|data-dir|json|predictions)[= ]\S+", "", record["command"]
+    )
+    command = re.sub(r"(manual[_-]dir)[= ]\S+", r"\1=PATH", command)
+    return re.sub(r"^(python )?(\S*/)?(main|eval)\.py", r"python \3.py", command)

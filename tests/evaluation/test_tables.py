@@ -62,6 +62,13 @@ def test_every_run_has_a_row_and_the_papers_datasets_come_first(tmp_path):
     assert rows[2][2] == "not given"
 
 
+def test_the_claim_is_for_test_images(tmp_path):
+    scores = {"mean": 0.5, "std": None, "count": 1, "interval95": [0.4, 0.6]}
+    write_summary(tmp_path, "a", dataset="fer2013", over_runs={"validation": scores})
+    (row,) = cells(results_table(tmp_path))
+    assert row[2:4] == ["not given", "50.00 (validation)"]
+
+
 def test_missing_runs_are_named_on_request(tmp_path):
     write_summary(tmp_path, "mine", dataset="jaffe", protocol="subjects")
     rows = cells(results_table(tmp_path, with_missing=True))
