@@ -322,9 +322,10 @@ def test_command_json(capsys, astronaut):
 def test_command_csv(capsys, tmp_path, golden):
     """The command's answer is the mean of the wide network's for the face and its mirror."""
     images, _ = golden
-    model = load_pretrained("deep_emotion_wide.fer2013").model
+    trained = load_pretrained("deep_emotion_wide.fer2013")
     sides = np.concatenate([images, images[:, :, ::-1]]) / np.float32(255)
-    expected = np.asarray(jax.nn.softmax(nnx.jit(lambda net, x: net(x))(model, sides)))
+    logits = nnx.jit(lambda net, x: net(x))(trained.model, sides)
+    expected = np.asarray(jax.nn.softmax(logits / trained.about["temperature"]))
     expected = expected.reshape(2, len(images), -1).mean(axis=0)
     for name, image in zip(("a,b", 'c"d', "e\nf"), images, strict=False):
         Image.fromarray(image[..., 0]).save(tmp_path / f"{name}.png")
