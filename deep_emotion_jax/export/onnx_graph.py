@@ -1,9 +1,9 @@
 """The network as an ONNX graph of standard operators, AffineGrid and GridSample among them.
 
-The graph is written out here, one node a layer. The converter that was tried, jax2onnx (0.17), asks
-for an orbax-checkpoint before 0.11.37, older than the one this package needs; installed without
-that, it converts the network to about 2,000 nodes and no GridSample. `export.to_onnx` runs the
-result against the network.
+The graph is built here, one node per layer. The converter jax2onnx (0.17) requires an
+orbax-checkpoint before 0.11.37, older than this package needs; installed without that, it converts
+the network to about 2,000 nodes and no GridSample. `programs.to_onnx` compares the result with the
+network.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ IR_VERSION = 9  # of the same ONNX release; older runtimes refuse newer files
 
 
 def onnx_graph(model: DeepEmotion) -> onnx.ModelProto:
-    """Writes the network, with BatchNorm folded into its convolutions.
+    """Build the graph, with BatchNorm folded into the convolutions.
 
     Its input is `images` [batch, 48, 48, 1] in [0, 1], its outputs are `logits` [batch, K] and,
     if there is a sampler, `theta` [batch, 2, 3].
@@ -31,7 +31,7 @@ def onnx_graph(model: DeepEmotion) -> onnx.ModelProto:
 
 
 class _Graph:
-    """Collects nodes and weights; images are [N, C, H, W] inside, as ONNX has them."""
+    """Nodes and weights; images are [N, C, H, W] inside, as ONNX expects."""
 
     def __init__(self, model: DeepEmotion):
         self._nodes: list[onnx.NodeProto] = []

@@ -1,13 +1,13 @@
-"""Trained networks for other programs: ONNX, and StableHLO for JAX without this package.
+"""Export trained networks: ONNX, and StableHLO for JAX without this package.
 
     trained = load_pretrained("deep_emotion.fer2013")
     Path("fer.onnx").write_bytes(to_onnx(trained))
     Path("fer.stablehlo").write_bytes(to_stablehlo(trained))
 
-Both take `images` float32 [N, 48, 48, 1] in [0, 1], for any N, and give logits [N, K] and, if the
-network has a sampler, theta [N, 2, 3]. Both are run before they are handed out, and must give the
-network's own numbers. How to make the images and read the logits is told by `description`: the ONNX
-file carries it in its metadata; a StableHLO file cannot, so the command writes it beside it.
+Both take `images` float32 [N, 48, 48, 1] in [0, 1], for any N, and return logits [N, K] and, if the
+network has a sampler, theta [N, 2, 3]. Both are run before they are returned and must give the
+network's logits. `description` says how to make the images and read the logits: the ONNX file has
+it in its metadata; a StableHLO file cannot, so the command writes it to a file beside it.
 
 Needs the extra `export` (onnx, onnxruntime, flatbuffers).
 """
@@ -18,16 +18,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from deep_emotion_jax.errors import UserError
-from deep_emotion_jax.nn.conv import plain_stage
-from deep_emotion_jax.nn.model import IMAGE_SIZE, ConvStage
+from deep_emotion_jax.nn.model import IMAGE_SIZE
 from deep_emotion_jax.nn.weights import Trained, fold_batch_norm
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 TOLERANCE = 1e-4
-"""Largest difference to the network's own logits; for logits beyond 1, in units of the largest."""
+"""Largest difference from the network's logits; relative to the largest logit, if that is > 1."""
 
 PREPROCESSING = (
     "Grey: ITU-R 601 luma. Cut the square that frames the face, forehead to chin and ear to ear; "
@@ -37,10 +35,10 @@ PREPROCESSING = (
 
 
 def description(trained: Trained) -> dict[str, Any]:
-    """What it takes to use an exported network alone, as JSON can hold it.
+    """Return what is needed to use an exported network without this package, as JSON types.
 
-    `region_span` is the side of the square that theta is drawn on, in units of the face's: theta's
-    coordinates times this, from -1 to 1 over the face, are what the sampler attends to.
+    `region_span` is the side of the square that theta maps, as a share of the face's: theta's
+    coordinates times this, from -1 to 1 over the face, are the attended region.
     """
     sampler = trained.model.attention
     return {
@@ -56,21 +54,20 @@ def description(trained: Trained) -> dict[str, Any]:
 
 
 def to_stablehlo(trained: Trained) -> bytes:
-    """The network as `jax.export.deserialize` reads it, for CPUs, NVIDIA GPUs and TPUs.
+    """Export for `jax.export.deserialize`, for CPUs, NVIDIA GPUs and TPUs.
 
-    JAX promises to read it for six months of releases, in either direction.
+    JAX guarantees six months of forward and backward compatibility.
 
     Raises:
-      UserError: without the extra, or if the result does not give the network's numbers.
+      UserError: without the extra, or if the result does not give the network's logits.
     """
     model = fold_batch_norm(trained.model)
-    for _, module in nnx.iter_modules(model):
-        if isinstance(module, ConvStage):
-            module.form = plain_stage  # not the form that is fastest on this machine
 
     def program(images: jax.Array) -> tuple[jax.Array, ...]:
-        logits = model(images)
-        return (logits,) if model.localization is None else (logits, model.theta(images))
+        logits = model(images, plain=True)
+        if model.localization is None:
+            return (logits,)
+        return logits, model.theta(images, plain=True)
 
     (batch,) = jax.export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, IMAGE_SIZE, IMAGE_SIZE, 1), jnp.float32)
@@ -84,10 +81,10 @@ def to_stablehlo(trained: Trained) -> bytes:
 
 
 def to_onnx(trained: Trained) -> bytes:
-    """The network as an ONNX file, with `description` in its metadata, one entry a name.
+    """Export as an ONNX file, with the entries of `description` as its metadata.
 
     Raises:
-      UserError: without the extra, or if ONNX Runtime does not give the network's numbers.
+      UserError: without the extra, or if ONNX Runtime does not give the network's logits.
     """
     try:
         import onnx
@@ -112,7 +109,7 @@ def _text(value: Any) -> str:
 
 
 def _check(trained: Trained, what: str, program: Any) -> None:
-    """Runs an exported network on 100 pictures of noise, coarse to fine."""
+    """Compare an exported network with the original on 100 images of noise, coarse to fine."""
     random = np.random.default_rng(0)
     images = []
     for i in range(100):
@@ -124,13 +121,13 @@ def _check(trained: Trained, what: str, program: Any) -> None:
     difference = np.abs(np.asarray(program(batch)[0]) - expected).max()
     if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
         raise UserError(
-            f"the {what} gives logits that differ from the network's by {difference:.3g}: it is "
-            "not exported; are the network's weights sound?"
+            f"the {what} gives logits that differ from the network's by {difference:.3g}, so it is "
+            "not written; check the network's weights"
         )
 
 
 def _quick_jit(function: Any) -> Any:
-    # It runs once: compiling with all of LLVM's effort takes five times as long.
+    # It runs once, and compiling with full optimisation takes five times as long.
     on_cpu = jax.default_backend() == "cpu"
     options: Any = {"xla_backend_optimization_level": 0} if on_cpu else None
     return jax.jit(lambda images: function(images), compiler_options=options)

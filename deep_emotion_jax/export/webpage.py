@@ -1,8 +1,7 @@
-"""The web page that runs a network in the visitor's browser: static files, nothing to serve them.
+"""A static web page that runs a network in the visitor's browser.
 
-ONNX Runtime for the browser is 14 MB of WebAssembly. It is no part of this package: npm fetches the
-one release that the page is tested with, when the page is written. The page itself asks nothing of
-any other host.
+ONNX Runtime for the browser is 14 MB of WebAssembly and not part of this package: when the page is
+written, npm fetches the release that the page is tested with. The page contacts no other host.
 """
 
 import base64
@@ -27,7 +26,7 @@ RUNTIME_FILES = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
 
 
 def write_page(trained: Trained, folder: Path) -> None:
-    """Writes index.html and all it needs to a folder, for any static server.
+    """Write index.html and all its files to a folder, for any static server.
 
     Raises:
       UserError: without the extra `export` or npm, or if npm cannot fetch the runtime.
@@ -55,7 +54,7 @@ def _fetch_runtime(folder: Path) -> None:
             raise UserError(f"npm cannot fetch {RUNTIME}; is there a network connection? {lines}")
         digest = hashlib.sha512(found[0].read_bytes()).digest()
         if base64.b64encode(digest).decode() != RUNTIME_SHA512:
-            raise UserError(f"npm fetched another {RUNTIME} than expected: try another registry")
+            raise UserError(f"npm fetched an unexpected {RUNTIME}; use another registry")
         with tarfile.open(found[0]) as archive:
             for name in RUNTIME_FILES:
                 source = archive.extractfile(f"package/dist/{name}")

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from deep_emotion_jax.nn.conv import ConvLayer, conv_stage
+from deep_emotion_jax.nn.conv import ConvLayer, conv_stage, plain_stage
 from deep_emotion_jax.nn.spatial_transformer import affine_grid, grid_sample
 
 IMAGE_SIZE = 48
@@ -67,8 +67,6 @@ def standardize(images: jax.Array) -> jax.Array:
 class ConvStage(nnx.Module):
     """Convolutions with ReLU between them, then a max-pool and ReLU; see `conv.conv_stage`."""
 
-    form = staticmethod(conv_stage)  # `export` wants one form for all devices
-
     def __init__(
         self,
         channels: tuple[int, ...],
@@ -90,8 +88,11 @@ class ConvStage(nnx.Module):
         )
         self.norms = nnx.List(nnx.BatchNorm(c, rngs=rngs) for c in channels[1:] if batch_norm)
 
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """Maps [N, H, W, C] to [N, H', W', C_out], non-negative."""
+    def __call__(self, x: jax.Array, *, train: bool = False, plain: bool = False) -> jax.Array:
+        """Maps [N, H, W, C] to [N, H', W', C_out], non-negative.
+
+        `plain` uses XLA's convolution on every device.
+        """
         layers = [
             ConvLayer(
                 jnp.asarray(conv.kernel),
@@ -100,7 +101,8 @@ class ConvStage(nnx.Module):
             )
             for conv, norm in zip_longest(self.convs, self.norms)
         ]
-        return self.form(x, layers, self.pool, self.padding, self.residual)
+        stage = plain_stage if plain else conv_stage
+        return stage(x, layers, self.pool, self.padding, self.residual)
 
 
 class LocalizationNetwork(nnx.Module):
@@ -153,11 +155,11 @@ class LocalizationNetwork(nnx.Module):
             rngs=rngs,
         )
 
-    def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, images: jax.Array, *, train: bool = False, plain: bool = False) -> jax.Array:
         """Maps images [N, 48, 48, 1] to theta [N, 2, 3] in normalised coordinates."""
         x = images
         for stage in self.stages:
-            x = stage(x, train=train)
+            x = stage(x, train=train, plain=plain)
         x = self.hidden(x.reshape(x.shape[0], -1))
         x = jax.nn.leaky_relu(x, LEAK) if self.leaky else jax.nn.relu(x)
         return self.theta(x).reshape(-1, 2, 3)
@@ -254,16 +256,18 @@ class DeepEmotion(nnx.Module):
         *,
         train: bool = False,
         dropout_key: jax.Array | None = None,
+        plain: bool = False,
     ) -> jax.Array:
         """Maps images [N, 48, 48, 1], in [0, 1], to logits [N, num_classes].
 
         Evaluation is the default. With `train=True`, dropout draws from `dropout_key` and
-        BatchNorm, if any, uses and updates the statistics of the batch.
+        BatchNorm, if any, uses and updates the statistics of the batch. `plain` gives one program
+        for all devices, for export; otherwise the form of the convolutions depends on the device.
 
         Raises:
           ValueError: for images of another shape.
         """
-        x = self.features(images, train=train, dropout_key=dropout_key)
+        x = self.features(images, train=train, dropout_key=dropout_key, plain=plain)
         return self.fc2(jax.nn.relu(self.fc1(x)))
 
     def features(
@@ -272,11 +276,13 @@ class DeepEmotion(nnx.Module):
         *,
         train: bool = False,
         dropout_key: jax.Array | None = None,
+        plain: bool = False,
     ) -> jax.Array:
         """What the classifier sees of images [N, 48, 48, 1] in [0, 1]: non-negative [N, 810].
 
         The convolutions' 9 x 9 x 10 map, resampled where the network attends; other trunks and
-        widths have other sizes. `train` and `dropout_key` as for the logits.
+        widths have other sizes. The other arguments are as for
+        the logits.
 
         Raises:
           ValueError: for images of another shape.
@@ -285,16 +291,16 @@ class DeepEmotion(nnx.Module):
             raise ValueError(f"images must be [N, 48, 48, 1], got {list(images.shape)}")
         x = face = standardize(images).astype(self.dtype)
         if self.attended == 0:
-            x = self._attend(x, face, train)
+            x = self._attend(x, face, train, plain)
         for i, stage in enumerate(self.stages, 1):
-            x = stage(x, train=train)
+            x = stage(x, train=train, plain=plain)
             if i == len(self.stages):
                 x = self.dropout(x, deterministic=not train, rngs=dropout_key)
             if i == self.attended:
-                x = self._attend(x, face, train)
+                x = self._attend(x, face, train, plain)
         return x.reshape(x.shape[0], -1)
 
-    def theta(self, images: jax.Array) -> jax.Array:
+    def theta(self, images: jax.Array, *, plain: bool = False) -> jax.Array:
         """The affine map [N, 2, 3] the localization network gives for images in [0, 1].
 
         Raises:
@@ -302,12 +308,12 @@ class DeepEmotion(nnx.Module):
         """
         if self.localization is None:
             raise ValueError("this model has attention='none': it predicts no theta")
-        return self.localization(standardize(images))
+        return self.localization(standardize(images), plain=plain)
 
-    def _attend(self, x: jax.Array, face: jax.Array, train: bool) -> jax.Array:
+    def _attend(self, x: jax.Array, face: jax.Array, train: bool, plain: bool) -> jax.Array:
         """Samples x where the localization network, looking at the standardised face, says."""
         assert self.localization is not None
-        theta = self.localization(face, train=train)
+        theta = self.localization(face, train=train, plain=plain)
         return grid_sample(x, affine_grid(theta, (x.shape[1], x.shape[2])))
 
 

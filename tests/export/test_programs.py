@@ -146,7 +146,7 @@ def test_a_graph_with_other_numbers_is_not_exported(monkeypatch, trained):
 
 def test_a_missing_extra_is_one_message(monkeypatch, trained):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(UserError, match=r"pip install 'deep-emotion-jax\[export\]'"):
+    with pytest.raises(UserError, match=r'pip install "\.\[export\]"'):
         programs.to_onnx(trained)
 
 
