@@ -9,9 +9,10 @@ from configs import fer2013
 
 
 def get_config() -> ConfigDict:
-    """The recipe for FER-2013 without its teacher, which names other classes."""
+    """The recipe for FER-2013 on the votes, without its teacher, which names other classes."""
     config = fer2013.get_config()
     config.dataset_config = "ferplus"
+    config.labels = "votes"
     config.teacher = ""
     config.recipe.teacher_share = 0.0
     return config

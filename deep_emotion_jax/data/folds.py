@@ -112,6 +112,24 @@ def official(splits: dict[str, Split]) -> Fold:
     return Fold("official", places["train"], places["validation"], places.get("test", empty))
 
 
+def drop_copies(fold: Fold, data: Split) -> Fold:
+    """A fold without training images that are copies.
+
+    Left out are those whose pixels occur in validation or test images, and all but the first of
+    each group of equal training images.
+
+    Raises:
+      UserError: if the dataset does not mark copies.
+    """
+    if data.copies is None:
+        raise UserError("config.drop_copies=True, but only the dataset fer2013 marks copies")
+    held_out = np.concatenate([fold.validation, fold.test]).astype(int)
+    train = fold.train[~data.copies_of(held_out)[fold.train]]
+    originals = [data.copies[i] or data.keys[i] for i in train]
+    _, first = np.unique(originals, return_index=True)
+    return fold._replace(train=train[np.sort(first)])
+
+
 def random_split(keys: Sequence[str], seed: int, validation: float, test: float) -> Fold:
     """A random division by shares of the examples (the paper on CK+: 70 / 10 / 20 %)."""
     order = hash_order(keys, seed)

@@ -13,7 +13,7 @@ import inspect
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,13 @@ class Trained:
       model: takes images [N, 48, 48, 1] in [0, 1], gives logits [N, K]; without BatchNorm.
       classes: the K names of the logits, in order.
       about: where it comes from, as it was saved: data, recipe, seed, figures.
+      settings: the keyword arguments of `DeepEmotion`, as they were saved.
     """
 
     model: DeepEmotion
     classes: tuple[str, ...]
     about: dict[str, Any]
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 def save_model(
@@ -118,7 +120,7 @@ def load_model(path: str | os.PathLike[str]) -> Trained:
     arrays = {tuple(name.split(".")): jnp.asarray(leaf) for name, leaf in tensors.items()}
     nnx.replace_by_pure_dict(state, nnx.restore_int_paths(unflatten_dict(arrays)))
     nnx.update(model, state)
-    return Trained(model, tuple(header["classes"]), header["about"])
+    return Trained(model, tuple(header["classes"]), header["about"], header["settings"])
 
 
 def fold_batch_norm(model: DeepEmotion) -> DeepEmotion:
@@ -163,10 +165,13 @@ def start_from(model: DeepEmotion, classes: Sequence[str], trained: Trained) -> 
         if not name.startswith("fc2.") and shapes[0].get(name) != shapes[1].get(name)
     ]
     if differing or new["fc2.kernel"].shape[0] != old["fc2.kernel"].shape[0]:
+        named = ("attention", "localization", "trunk", "width")
+        options = [f"--config.model.{k}={v}" for k, v in trained.settings.items() if k in named]
         raise UserError(
             f"config.init_from has another network than config.model describes (it differs in "
-            f"{(differing or ['fc2.kernel'])[0]}); give config.model its settings, without "
-            "batch_norm, or an empty config.init_from"
+            f"{(differing or ['fc2.kernel'])[0]}); give config.model its settings "
+            f"({' '.join([*options, '--config.model.batch_norm=False'])}), or an empty "
+            "config.init_from"
         )
     known = [(i, trained.classes.index(c)) for i, c in enumerate(classes) if c in trained.classes]
     last = {name: new[name] for name in ("fc2.kernel", "fc2.bias")}

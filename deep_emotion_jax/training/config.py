@@ -167,6 +167,10 @@ class Experiment:
       manual_dir: the raw data: a folder, or the downloaded file itself.
       data_dir: where the prepared data lies.
       protocol: "official", "paper" or "subjects", see `data.folds`.
+      labels: "majority" trains on one label for each image, "votes" on the distribution of votes,
+        where the dataset has them (Barsoum et al. 2016).
+      drop_copies: leave out training images whose pixels occur in validation or test images, or in
+        a training image before them; only FER-2013 marks copies.
       init_from: weights to start from: a shipped network's name or a .safetensors file.
       teacher: a trained network to learn from: a shipped network's name or a .safetensors file;
         several, separated by commas, teach their mean.
@@ -188,6 +192,8 @@ class Experiment:
     manual_dir: str = setting("", TEXT)
     data_dir: str = setting("data", FOLDER)
     protocol: str = setting("official", one_of(PROTOCOLS))
+    labels: str = setting("majority", one_of(("majority", "votes")))
+    drop_copies: bool = setting(False, BOOL)
     init_from: str = setting("", TEXT)
     teacher: str = setting("", TEXT)
     num_epochs: int = setting(60, whole(0, 1_000_000))

@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from deep_emotion_jax.data.folds import Run, join, make_folds
+from deep_emotion_jax.data.folds import Run, drop_copies, join, make_folds
 from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.evaluation.report import Results, write_results
@@ -54,12 +54,9 @@ def run(
     multihost.require_same([config.to_dict(), str(workdir)], "settings")
     devices = choose_devices(experiment.accelerator, experiment.num_devices)
     print(f"{describe(devices)}; results go to {workdir}")
-    runs = [
-        Run(fold, seed)
-        for seed in seeds or [experiment.seed]
-        for fold in make_folds(experiment.dataset, experiment.protocol, dict(splits), seed)
-    ]
-    data = _with_soft_labels(join(dict(splits)), experiment, runs, class_names)
+    data = join(dict(splits))
+    runs = _runs(experiment, splits, data, seeds or [experiment.seed])
+    experiment, data = with_soft_labels(experiment, data, runs, class_names)
     new_model = _maker(experiment, class_names)
     models = [new_model(run.seed) for run in runs]
     about = provenance(config, data, [run.name for run in runs], devices)
@@ -85,15 +82,41 @@ def run(
         multihost.in_step(lambda: write_results(results), only_first=True)
 
 
-def _with_soft_labels(
-    data: Split, experiment: Experiment, runs: Sequence[Run], class_names: Sequence[str]
-) -> Split:
-    """The data with the soft labels of the config's teacher, if it has one."""
+def _runs(
+    experiment: Experiment, splits: Mapping[str, Split], data: Split, seeds: Sequence[int]
+) -> list[Run]:
+    """Every fold of the protocol with every seed; `data` is the join of the splits."""
+    runs = [
+        Run(fold, seed)
+        for seed in seeds
+        for fold in make_folds(experiment.dataset, experiment.protocol, dict(splits), seed)
+    ]
+    if experiment.drop_copies:
+        runs = [Run(drop_copies(run.fold, data), run.seed) for run in runs]
+    return runs
+
+
+def with_soft_labels(
+    experiment: Experiment, data: Split, runs: Sequence[Run], class_names: Sequence[str]
+) -> tuple[Experiment, Split]:
+    """The experiment, and the data with the soft labels that it trains on, or with none."""
+    if experiment.labels == "votes":
+        if data.soft_labels is None:
+            raise UserError(
+                f"config.labels='votes', but {experiment.dataset} has no votes; set "
+                "config.dataset='fer2013' and config.dataset_config='ferplus'"
+            )
+        if experiment.teacher:
+            raise UserError(
+                "config.labels='votes' and config.teacher both give soft labels; use one of them"
+            )
+        recipe = dataclasses.replace(experiment.recipe, teacher_share=1.0)
+        return dataclasses.replace(experiment, recipe=recipe), data
     if not experiment.teacher:
-        return data
+        return experiment, data._replace(soft_labels=None)
     trained_on = np.unique(np.concatenate([run.fold.train for run in runs]))
     teachers = [load_pretrained(name) for name in experiment.teacher.split(",")]
-    return with_teachers(data, teachers, trained_on, class_names)
+    return experiment, with_teachers(data, teachers, trained_on, class_names)
 
 
 def _maker(experiment: Experiment, class_names: Sequence[str]) -> Callable[[int], DeepEmotion]:

@@ -85,3 +85,10 @@ def test_another_network_is_no_start():
         model = nnx.eval_shape(lambda given=settings: DeepEmotion(7, **given, rngs=nnx.Rngs(0)))
         with pytest.raises(UserError, match=r"config\.init_from has another network"):
             start_from(model, trained.classes, trained)
+
+
+def test_the_settings_of_the_start_are_named():
+    trained = load_pretrained("deep_emotion_wide.fer2013")
+    model = nnx.eval_shape(lambda: DeepEmotion(7, rngs=nnx.Rngs(0)))
+    with pytest.raises(UserError, match=r"--config\.model\.trunk=wide"):
+        start_from(model, trained.classes, trained)

@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deep_emotion_jax.data.folds import PROTOCOLS, make_folds, official, subject_folds
+from deep_emotion_jax.data.folds import (
+    PROTOCOLS,
+    Fold,
+    drop_copies,
+    make_folds,
+    official,
+    subject_folds,
+)
 from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.errors import UserError
 
@@ -102,6 +109,20 @@ def test_official_splits_keep_their_places():
     np.testing.assert_array_equal(np.concatenate(fold[1:]), np.arange(120))
     del parts["test"]
     assert len(official(parts).test) == 0
+
+
+def test_training_without_copies():
+    keys = [f"k{i}" for i in range(8)]
+    copies = ["", "k0", "", "k2", "", "k4", "k2", ""]  # groups {0, 1}, {2, 3, 6}, {4, 5}, {7}
+    data = Split(np.zeros((8, 48, 48, 1), np.uint8), np.zeros(8, np.int32), keys, [""] * 8)
+    fold = Fold("a", np.array([0, 1, 2, 3, 7]), np.array([4, 5]), np.array([6]))
+    dropped = drop_copies(fold, data._replace(copies=copies))
+    np.testing.assert_array_equal(dropped.train, [0, 7])  # 1 is a second, 2 and 3 are in the test
+    np.testing.assert_array_equal(dropped.validation, [4, 5])
+    no_test = Fold("b", np.array([3, 5, 2]), np.array([4]), np.array([], int))
+    np.testing.assert_array_equal(drop_copies(no_test, data._replace(copies=copies)).train, [3])
+    with pytest.raises(UserError, match="only the dataset fer2013 marks copies"):
+        drop_copies(fold, data)
 
 
 def test_what_a_dataset_cannot_do_is_said():
