@@ -90,5 +90,8 @@ def test_another_network_is_no_start():
 def test_the_settings_of_the_start_are_named():
     trained = load_pretrained("deep_emotion_wide.fer2013")
     model = nnx.eval_shape(lambda: DeepEmotion(7, rngs=nnx.Rngs(0)))
-    with pytest.raises(UserError, match=r"--config\.model\.trunk=wide"):
+    with pytest.raises(UserError) as caught:
         start_from(model, trained.classes, trained)
+    assert trained.settings["trunk"] != "figure"
+    for name in ("attention", "localization", "trunk"):
+        assert f"--config.model.{name}={trained.settings[name]}" in str(caught.value)
