@@ -104,7 +104,7 @@ def _frames(video: str | int, source: str) -> Iterator[Picture]:
         import cv2
     except ImportError as error:
         raise UserError(
-            f"reading {source} needs OpenCV: pip install 'deep-emotion-jax[video]'"
+            f'reading {source} needs OpenCV: pip install ".[video]" in the project\'s folder'
         ) from error
     capture = cv2.VideoCapture(video)
     try:

@@ -235,6 +235,6 @@ def test_video_without_opencv(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     (tmp_path / "video.mp4").touch()
     _, errors = read_all(tmp_path / "video.mp4")
-    assert "pip install 'deep-emotion-jax[video]'" in errors[0]
+    assert 'pip install ".[video]"' in errors[0]
     with pytest.raises(UserError, match=r"\[video\]"):
         next(pictures.webcam())
