@@ -1,4 +1,4 @@
-"""Prints docs/dependencies.md: the installed packages and their licences, as they state them.
+"""Print docs/dependencies.md: the installed packages and the licences that they state.
 
 .venv/bin/python .ci/licences.py > docs/dependencies.md
 """
@@ -7,7 +7,7 @@ import importlib.metadata
 
 
 def licence(package: importlib.metadata.PackageMetadata) -> str:
-    """The licence expression, else the classifiers, else the first line of the licence field."""
+    """Return the licence expression, else the classifiers, else the start of the licence field."""
     classifiers = [
         name.rsplit(" :: ", 1)[1]
         for name in package.get_all("Classifier") or []
@@ -18,7 +18,7 @@ def licence(package: importlib.metadata.PackageMetadata) -> str:
 
 
 def main() -> None:
-    """Prints the table."""
+    """Print the table."""
     found = {
         package.metadata["Name"].lower(): (package.version, licence(package.metadata))
         for package in importlib.metadata.distributions()
