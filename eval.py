@@ -8,16 +8,19 @@ Each command has its own --help.
 
 import argparse
 import dataclasses
+import json
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from configs import command_line
 from deep_emotion_jax.cli.options import HelpFormatter, add_device, network, path
 
 if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
     from deep_emotion_jax.evaluation.metrics import Metrics
     from deep_emotion_jax.evaluation.runs import Scored
 
@@ -27,11 +30,12 @@ SPLITS = ("train", "validation", "test", "all")
 
 
 class Selection(NamedTuple):
-    """The networks to score, a title for results, and where files go."""
+    """The networks to score, a title for results, where files go, and facts for a record."""
 
     networks: "list[Scored]"
     title: str
     folder: Path
+    about: dict[str, Any]
 
 
 def cross_validate(options: argparse.Namespace, overrides: Sequence[str]) -> None:
@@ -94,41 +98,64 @@ def evaluate(options: argparse.Namespace) -> None:
     Example:
       python eval.py evaluate --workdir runs/fer2013 --split validation
     """
-    from deep_emotion_jax.evaluation import metrics, tables
+    from deep_emotion_jax.evaluation import scores
     from deep_emotion_jax.evaluation.predictions import write_predictions
+    from deep_emotion_jax.files import write_json
     from deep_emotion_jax.nn.logits import predict_logits
 
     selection = _select(options)
     classes = selection.networks[0].trained.classes
-    scores = {}
-    for name, trained, faces in selection.networks:
-        logits = predict_logits(trained.model, faces.images, flip=options.flip)
-        scores[name] = metrics.evaluate(logits, faces.labels)
+    results = []
+    for scored in selection.networks:
+        logits = predict_logits(scored.trained.model, scored.faces.images, flip=options.flip)
+        results.append(scores.score(scored, logits))
         if options.predictions:
             file = options.predictions
             if len(selection.networks) > 1:
-                file = file.with_stem(f"{file.stem}-{name}")
-            write_predictions(file, faces, logits, classes)
+                file = file.with_stem(f"{file.stem}-{scored.name}")
+            write_predictions(file, scored.faces, logits, classes)
             print(f"predictions in {file}")
     averaging = " with flip averaging" if options.flip else ""
     title = f"{selection.title}, {options.split} split{averaging}"
-    print(f"{title}, {next(iter(scores.values())).count} images\n")
-    header = ("run", *tables.SCORES, *(f"recall {name}" for name in classes))
-    print(
-        tables.markdown_table(
-            header, [(name, *tables.score_cells(s)) for name, s in scores.items()]
-        )
-    )
-    over_runs = metrics.mean_and_interval([score.accuracy for score in scores.values()])
-    if over_runs.interval95 is not None:
-        low, high = over_runs.interval95
-        print(
-            f"\naccuracy over {over_runs.count} runs: {over_runs.mean:.2%}, standard deviation "
-            f"{over_runs.std:.2%}, 95 % interval {low:.2%} to {high:.2%}"
-        )
+    print(f"{title}, {results[0].score.count} images\n")
+    print(scores.describe(results))
+    if options.json:
+        about = {**selection.about, "mirrored": options.flip}
+        write_json(options.json, scores.record(results, options.split, about))
+        print(f"scores in {options.json}")
     if options.workdir:
         stem = options.workdir / (f"evaluate_{options.split}" + ("_flip" if options.flip else ""))
-        _write_scores(stem, scores, classes, f"{selection.title} {options.split}{averaging}")
+        found = {result.network.name: result.score for result in results}
+        _write_scores(stem, found, classes, f"{selection.title} {options.split}{averaging}")
+
+
+def calibrate(options: argparse.Namespace) -> None:
+    """Fit the temperature of a network, which makes its probabilities match its accuracy.
+
+    Runs of main.py fit their own. The copy that --save writes has it in its description, where
+    the predictor reads it.
+
+    Example:
+      python eval.py calibrate --model deep_emotion.fer2013 --manual-dir PATH --save new.safetensors
+    """
+    from deep_emotion_jax.evaluation import calibration, tables
+    from deep_emotion_jax.nn.logits import predict_logits
+    from deep_emotion_jax.nn.weights import save_model
+
+    options.workdir = None
+    ((_, trained, faces, _),) = _select(options).networks
+    views = [
+        predict_logits(trained.model, images) for images in (faces.images, faces.images[:, :, ::-1])
+    ]
+    temperature = calibration.fit_temperature(views[0], faces.labels)
+    errors = calibration.view_errors(temperature, views, faces.labels)
+    print(f"temperature {temperature:.4f}, fitted on {len(faces.labels)} {options.split} images\n")
+    rows = [(name, f"{e['before']:.3f}", f"{e['after']:.3f}") for name, e in errors.items()]
+    print(tables.markdown_table(("calibration error", "before", "after"), rows))
+    if options.save:
+        about = {**trained.about, "temperature": temperature, "calibration_error": errors}
+        save_model(options.save, trained.model, trained.settings, trained.classes, about)
+        print(f"the network with its temperature is in {options.save}")
 
 
 def regions(options: argparse.Namespace) -> None:
@@ -146,7 +173,7 @@ def regions(options: argparse.Namespace) -> None:
     from deep_emotion_jax.files import write_json
 
     selection = _select(options)
-    name, trained, faces = selection.networks[0]
+    name, trained, faces, _ = selection.networks[0]
     stem = f"regions_{options.split}" + (f"_{name}_{options.dataset}" if options.model else "")
     written = [selection.folder / f"{stem}.png", selection.folder / f"{stem}_telling.png"]
     title = f"{selection.title} {options.split}"
@@ -175,7 +202,7 @@ def robustness(options: argparse.Namespace) -> None:
         options.workdir = workdir
         found = [
             accuracy_under_change(trained.model, faces.images, faces.labels)
-            for _, trained, faces in _select(options).networks
+            for _, trained, faces, _ in _select(options).networks
         ]
         curves[workdir.name] = {change: [run[change] for run in found] for change in CHANGES}
     rows = []
@@ -238,12 +265,38 @@ def _select(options: argparse.Namespace) -> Selection:
         name = Path(name).stem if name.endswith(".safetensors") else name
         networks = {name: load_pretrained(options.model)}
         faces = {name: join(splits)}
-    scored = [
-        runs.Scored(name, trained, runs.in_order_of(trained.classes, faces[name], class_names))
-        for name, trained in networks.items()
-    ]
+    copies = None
+    if wanted and options.split in splits and splits[options.split].copies is not None:
+        train = load_dataset(config, ["train"])[0]["train"]
+        copies = None if options.split == "train" else runs.copies_of_training(join(splits), train)
+    scored = []
+    for name, trained in networks.items():
+        own, names = faces[name], class_names
+        if mapping := getattr(options, "classes", None):
+            own, names = runs.rename_classes(own, class_names, mapping)
+        own = runs.in_order_of(trained.classes, own, names)
+        scored.append(runs.Scored(name, trained, own, None if mapping else copies))
     title = str(options.workdir or f"{options.model} on {config.dataset}")
-    return Selection(scored, title, options.workdir or Path())
+    return Selection(scored, title, options.workdir or Path(), _about(options, config, scored))
+
+
+def _about(options: argparse.Namespace, config: "ConfigDict", scored: "list[Scored]") -> dict:
+    """Return what a record says of networks, data and circumstances."""
+    from datetime import UTC, datetime
+
+    from deep_emotion_jax.nn.model import count_parameters
+    from deep_emotion_jax.runtime.devices import choose_devices, describe
+    from deep_emotion_jax.runtime.provenance import commit
+
+    return {
+        "name": options.workdir.resolve().name if options.workdir else scored[0].name,
+        **{key: config[key] for key in ("dataset", "dataset_config", "protocol")},
+        "parameters": count_parameters(scored[0].trained.model),
+        "command": " ".join(sys.argv),
+        "commit": commit(),
+        "device": describe(choose_devices(options.device)),
+        "finished": datetime.now(UTC).isoformat(timespec="minutes"),
+    }
 
 
 def _write_scores(
@@ -269,9 +322,30 @@ def _add_network(command: argparse.ArgumentParser) -> None:
     which.add_argument(
         "--model", type=network, metavar="NAME_OR_PATH", help="a shipped network or a .safetensors"
     )
+    _add_dataset(command)
+
+
+def _add_dataset(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--dataset", default="fer2013", help="the images for --model (default: %(default)s)"
     )
+
+
+def _class_map(text: str) -> dict[str, str | None]:
+    """Read --classes.
+
+    Raises:
+      argparse.ArgumentTypeError: if it is no JSON object of strings and nulls.
+    """
+    try:
+        names = json.loads(path(text).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"cannot read {text}: {error}") from error
+    if not isinstance(names, dict) or not all(
+        name is None or isinstance(name, str) for name in names.values()
+    ):
+        raise argparse.ArgumentTypeError(f"{text} is not a JSON object of names, or null")
+    return names
 
 
 def _add_data(command: argparse.ArgumentParser) -> None:
@@ -315,6 +389,49 @@ def _add_command(
     return command
 
 
+def _add_evaluate(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--flip", action="store_true", help="average with the mirror image (default: no)"
+    )
+    command.add_argument(
+        "--predictions", type=path, metavar="FILE", help="write predictions as CSV (default: no)"
+    )
+    command.add_argument(
+        "--json", type=path, metavar="FILE", help="write scores for `table --json` (default: no)"
+    )
+    command.add_argument(
+        "--classes",
+        type=_class_map,
+        metavar="FILE",
+        help="JSON object from class names of the images to those of the network, or null to leave "
+        "a class out (default: the same names)",
+    )
+
+
+def _add_table(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--runs",
+        type=path,
+        metavar="FOLDER",
+        default=Path("runs"),
+        help="folder of finished runs (default: %(default)s)",
+    )
+    command.add_argument(
+        "--all", action="store_true", help="name results without a run as well (default: no)"
+    )
+    command.add_argument(
+        "--json",
+        type=path,
+        nargs="+",
+        metavar="FILE",
+        default=[],
+        help="files of evaluate --json, or a summary.json (default: none)",
+    )
+    command.add_argument(
+        "--readme", action="store_true", help="rewrite the table of README.md (default: no)"
+    )
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Build the parser of all commands."""
     parser = argparse.ArgumentParser(
@@ -328,11 +445,20 @@ def make_parser() -> argparse.ArgumentParser:
     command = add("evaluate", evaluate)
     _add_network(command)
     _add_data(command)
+    _add_evaluate(command)
+    command = add("calibrate", calibrate)
     command.add_argument(
-        "--flip", action="store_true", help="average with the mirror image (default: no)"
+        "--model",
+        type=network,
+        metavar="NAME_OR_PATH",
+        required=True,
+        help="a shipped network or a .safetensors",
     )
+    _add_dataset(command)
+    _add_data(command)
+    command.set_defaults(split="validation")
     command.add_argument(
-        "--predictions", type=path, metavar="FILE", help="write predictions as CSV (default: no)"
+        "--save", type=path, metavar="FILE", help="write the network with it (default: no)"
     )
     command = add("regions", regions)
     _add_network(command)
@@ -351,27 +477,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _add_data(command)
     command = add("table", table)
-    command.add_argument(
-        "--runs",
-        type=path,
-        metavar="FOLDER",
-        default=Path("runs"),
-        help="folder with finished runs at any depth (default: %(default)s)",
-    )
-    command.add_argument(
-        "--all", action="store_true", help="name results without a run as well (default: no)"
-    )
-    command.add_argument(
-        "--json",
-        type=path,
-        nargs="+",
-        metavar="FILE",
-        default=[],
-        help="files of evaluate --json, or a summary.json (default: none)",
-    )
-    command.add_argument(
-        "--readme", action="store_true", help="rewrite the table of README.md (default: no)"
-    )
+    _add_table(command)
     command = add("cross-validate", cross_validate)
     _add_settings(command, "_subjects", required=True)
     _add_settings(add("folds", folds), "", required=False)

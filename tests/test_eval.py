@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 from commands import ROOT, fails, run, train_arguments
 
+from deep_emotion_jax.nn.weights import load_model
+from deep_emotion_jax.pretrained import load_pretrained
+
 
 def test_evaluate_repeats_what_the_run_reported(prepared, finished, tmp_path):
     workdir = finished[0]
@@ -34,6 +37,37 @@ def test_evaluate_repeats_what_the_run_reported(prepared, finished, tmp_path):
     assert np.mean([row["label"] == row["predicted"] for row in rows]) == pytest.approx(accuracy)
     shares = np.array([[float(row[name]) for name in summary["classes"]] for row in rows])
     np.testing.assert_allclose(shares.sum(1), 1, atol=5e-4)
+
+
+def test_a_shipped_network_is_scored_on_classes_of_other_names(prepared, tmp_path):
+    classes, record = tmp_path / "classes.json", tmp_path / "record.json"
+    classes.write_text(json.dumps({"neutral": None, "disgust": "angry"}))
+    arguments = ("--model=deep_emotion.fer2013", "--dataset=synthetic_faces")
+    data = (f"--data-dir={prepared}", f"--classes={classes}", f"--json={record}")
+    done = run("eval.py", "evaluate", *arguments, *data)
+    assert done.returncode == 0, done.stderr
+    stored = json.loads(record.read_text())
+    matrix = np.array(stored["runs"][0]["test"]["confusion_matrix"])
+    assert matrix.sum() == 30  # 35 without the neutral faces
+    assert matrix.sum(1).max() == 10
+    assert len(stored["subjects"]) == 1
+    done = run("eval.py", "table", f"--runs={tmp_path}", f"--json={record}")
+    assert "deep_emotion.fer2013" in done.stdout, done.stderr
+
+
+def test_calibrate_saves_a_network_that_predicts_with_its_temperature(prepared, tmp_path):
+    path = tmp_path / "new.safetensors"
+    arguments = ("--model=deep_emotion.fer2013", "--dataset=synthetic_faces", f"--save={path}")
+    done = run("eval.py", "calibrate", *arguments, f"--data-dir={prepared}")
+    assert done.returncode == 0, done.stderr
+    old, new = load_pretrained("deep_emotion.fer2013"), load_model(path)
+    temperature = new.about["temperature"]
+    assert f"temperature {temperature:.4f}" in done.stdout
+    errors = new.about["calibration_error"]["one view"]
+    assert errors["after"] < errors["before"]
+    images = np.random.default_rng(0).random((2, 48, 48, 1), np.float32)
+    np.testing.assert_array_equal(new.model(images), old.model(images))
+    assert (new.classes, new.settings) == (old.classes, old.settings)
 
 
 def test_flip_averaging_is_reported_apart(prepared, finished):

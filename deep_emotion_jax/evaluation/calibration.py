@@ -5,7 +5,7 @@ probabilities = softmax(logits / temperature)
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,6 +55,30 @@ def errors(
             "after": calibration_error(logits / temperature, labels),
         }
         for part, (logits, labels) in parts.items()
+    }
+
+
+def view_errors(
+    temperature: float, views: Sequence[np.ndarray], labels: np.ndarray
+) -> dict[str, dict[str, float]]:
+    """Return the calibration error before and after scaling, of one view and of all views.
+
+    Args:
+      temperature: divides the logits of each view; their probabilities are then averaged.
+      views: logits [N, K] of the images and of their mirror images.
+      labels: [N].
+    """
+
+    def mean(scale: float) -> np.ndarray:
+        shares = [scipy.special.softmax(np.float64(logits) / scale, axis=1) for logits in views]
+        return np.log(np.mean(shares, axis=0))
+
+    return {
+        **errors(temperature, {"one view": (views[0], labels)}),
+        "with the mirror image": {
+            "before": calibration_error(mean(1.0), labels),
+            "after": calibration_error(mean(temperature), labels),
+        },
     }
 
 

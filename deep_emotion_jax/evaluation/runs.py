@@ -36,11 +36,19 @@ class FinishedRun:
 
 
 class Scored(NamedTuple):
-    """A network and the images it is scored on, with labels in the order of its classes."""
+    """A network and the N images it is scored on, with labels in the order of its classes.
+
+    Attributes:
+      name: of the network.
+      trained: the network.
+      faces: the images.
+      copies: bool [N], True for images that are also in the training split; None if unknown.
+    """
 
     name: str
     trained: Trained
     faces: Split
+    copies: np.ndarray | None = None
 
 
 def read_run(workdir: Path) -> FinishedRun:
@@ -90,6 +98,42 @@ def faces_of_run(run: FinishedRun, splits: Mapping[str, Split], part: str) -> di
     if not all(len(places[name]) for name in run.networks):
         raise UserError(f"the run in {run.workdir} has no {part} images; choose another --split")
     return {name: data.select(places[name]) for name in run.networks}
+
+
+def copies_of_training(faces: Split, train: Split) -> np.ndarray:
+    """Mark the images whose pixels are also in the training split: bool [N]."""
+    count = len(train.keys)
+    return join({"train": train, "own": faces}).copies_of(np.arange(count))[count:]
+
+
+def rename_classes(
+    faces: Split, class_names: Sequence[str], names: Mapping[str, str | None]
+) -> tuple[Split, list[str]]:
+    """Give the classes of images other names, such as those that a network uses.
+
+    Args:
+      faces: the images; their labels index `class_names`.
+      class_names: the names of the labels.
+      names: old name -> new name, or None to leave these images out. Two may get one name; those
+        that are not listed keep theirs.
+
+    Returns:
+      The images with a known class, and the new names.
+
+    Raises:
+      UserError: if there is no class of such an old name, or no image is left.
+    """
+    if unknown := sorted(names.keys() - set(class_names)):
+        raise UserError(f"the images have no class {unknown[0]!r}: it is none of {class_names}")
+    renamed = [names.get(name, name) for name in class_names]
+    kept = list(dict.fromkeys(name for name in renamed if name is not None))
+    places = np.array([-1 if name is None else kept.index(name) for name in renamed])
+    labels = places[faces.labels]
+    index = np.flatnonzero(labels >= 0)
+    if not len(index):
+        raise UserError("no image is left: every class is mapped to null")
+    chosen = faces.select(index)
+    return chosen._replace(labels=labels[index].astype(faces.labels.dtype), soft_labels=None), kept
 
 
 def in_order_of(classes: Sequence[str], faces: Split, class_names: Sequence[str]) -> Split:
