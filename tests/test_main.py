@@ -18,6 +18,8 @@ def test_a_run_leaves_its_results_where_it_says(finished):
     assert str(workdir) in output.splitlines()[-1]
     summary = json.loads((workdir / "summary.json").read_text())
     assert summary["parameters"] == 47_657
+    assert summary["device"] == "2 x cpu"
+    assert summary["steps_per_second"] == pytest.approx(3 * 9 / summary["seconds"])  # 140 / 16
     assert summary["runs"][0]["examples"] == {"train": 140, "validation": 35, "test": 35}
     assert set(summary["accuracy"]) == {"validation", "test"}
     matrix = np.array(summary["runs"][0]["test"]["confusion_matrix"])

@@ -1,7 +1,7 @@
-"""Evaluation protocols: which examples train, choose and test, as pure functions of their keys.
+"""Evaluation protocols: training, validation and test examples as pure functions of their keys.
 
-File order never matters: examples are ordered by a hash of seed and key, so the same images give
-the same division on every machine. Groups (persons, cartoon characters) stay on one side.
+Examples are ordered by a hash of seed and key, so the order of files does not matter and the same
+images give the same split on every machine. A group (a person, a cartoon character) is never split.
 """
 
 import hashlib
@@ -19,12 +19,12 @@ SUBJECT_FOLDS = {"ck_plus": 10, "synthetic_faces": 10}  # others leave one subje
 
 
 class Fold(NamedTuple):
-    """One division of a dataset; the three arrays index its examples and share none.
+    """One split of a dataset; the three arrays index its examples and are disjoint.
 
     Attributes:
-      name: short and fit for a file name, such as "fold-03" or "subject-KA".
-      train: int [A], what the weights are fitted to.
-      validation: int [B], what the best epoch is chosen on.
+      name: short and valid as a file name, such as "fold-03" or "subject-KA".
+      train: int [A], for fitting the weights.
+      validation: int [B], for choosing the epoch.
       test: int [C], read once, at the end; may be empty.
     """
 
@@ -35,29 +35,29 @@ class Fold(NamedTuple):
 
 
 class Run(NamedTuple):
-    """One training: a fold and a seed of its own for weights, shuffling, augmentation, dropout."""
+    """One training: a fold, and a seed for weights, shuffling, augmentation and dropout."""
 
     fold: Fold
     seed: int
 
     @property
     def name(self) -> str:
-        """Names its files and lines."""
+        """The name in its files and metrics."""
         return f"{self.fold.name}-seed-{self.seed}"
 
 
 def make_folds(dataset: str, protocol: str, splits: dict[str, Split], seed: int) -> list[Fold]:
     """The folds of a protocol, over the examples of all splits joined in order.
 
-    "official" is the dataset's own division. "paper" is the random division the paper used, as it
-    is commonly quoted; near-copies of one face may sit on both sides. "subjects" is the honest one:
-    nobody is on two sides (10 folds of persons where there are many; else one left out at a time).
+    "official" is the dataset's own split. "paper" is the paper's random split, as commonly quoted;
+    near-copies of one face may be in training and test. "subjects" is subject-independent: 10 folds
+    of persons where there are many, else leave one subject out.
 
     Args:
       dataset: its name.
       protocol: one of `PROTOCOLS`.
-      splits: the dataset as it was read.
-      seed: of the random divisions.
+      splits: the whole dataset.
+      seed: of the random splits.
 
     Raises:
       UserError: if the dataset has no such protocol.
@@ -74,7 +74,9 @@ def make_folds(dataset: str, protocol: str, splits: dict[str, Split], seed: int)
     whole = join(splits)
     if protocol == "subjects":
         if not all(whole.subjects):
-            raise UserError(f"{dataset} does not say who is in its images: no 'subjects' protocol")
+            raise UserError(
+                f"{dataset} does not say who is in its images, so it has no 'subjects' protocol"
+            )
         return subject_folds(whole.keys, whole.subjects, seed, SUBJECT_FOLDS.get(dataset))
     if dataset == "ck_plus":
         return [random_split(whole.keys, seed, validation=0.1, test=0.2)]
@@ -84,7 +86,7 @@ def make_folds(dataset: str, protocol: str, splits: dict[str, Split], seed: int)
         return [
             per_class_split(whole.keys, whole.labels, seed, validation=14_000, test_per_class=1000)
         ]
-    raise UserError(f"the paper has no random division of {dataset}: use config.protocol=official")
+    raise UserError(f"the paper has no random division of {dataset}; use config.protocol=official")
 
 
 def join(splits: dict[str, Split]) -> Split:
@@ -131,7 +133,7 @@ def drop_copies(fold: Fold, data: Split) -> Fold:
 
 
 def random_split(keys: Sequence[str], seed: int, validation: float, test: float) -> Fold:
-    """A random division by shares of the examples (the paper on CK+: 70 / 10 / 20 %)."""
+    """A random split by shares of the examples (the paper on CK+: 70 / 10 / 20 %)."""
     order = hash_order(keys, seed)
     tested, validated = round(test * len(keys)), round(validation * len(keys))
     return _cut(f"random-{seed}", order, tested, validated)
@@ -140,7 +142,7 @@ def random_split(keys: Sequence[str], seed: int, validation: float, test: float)
 def per_class_split(
     keys: Sequence[str], labels: np.ndarray, seed: int, validation: int, test_per_class: int
 ) -> Fold:
-    """A random division with as many test images of every class (the paper on JAFFE and FERG).
+    """A random split with the same number of test images per class (the paper on JAFFE and FERG).
 
     Raises:
       UserError: if a class is too small, or nothing is left to train on.
@@ -161,16 +163,16 @@ def per_class_split(
 def subject_folds(
     keys: Sequence[str], subjects: Sequence[str], seed: int, count: int | None = None
 ) -> list[Fold]:
-    """Cross-validation in which nobody is on two sides.
+    """Subject-independent cross-validation.
 
-    Each fold tests on some subjects, chooses on those that the next fold tests on, and trains on
+    Each fold tests on some subjects, validates on the test subjects of the next fold, and trains on
     all others.
 
     Args:
       keys: example keys.
-      subjects: who is in each example.
-      seed: decides who goes together.
-      count: number of folds, of nearly the same number of subjects each; None leaves one out.
+      subjects: the person in each example.
+      seed: of the grouping of subjects.
+      count: number of folds, with nearly the same number of subjects; None: leave one out.
 
     Raises:
       UserError: with fewer than three subjects, or fewer subjects than folds.
@@ -192,7 +194,7 @@ def subject_folds(
 
 
 def hash_order(keys: Sequence[str], seed: int) -> np.ndarray:
-    """A shuffled order that depends on seed and keys only, not on the order they come in."""
+    """A shuffled order that depends on seed and keys only, not on the order of the keys."""
     digests = [hashlib.sha256(f"{seed}/{key}".encode()).digest() for key in keys]
     return np.array(sorted(range(len(keys)), key=digests.__getitem__), int)
 

@@ -193,7 +193,9 @@ def _summary(
 ) -> dict[str, Any]:
     """Return what summary.json holds."""
     config, records, count = results.config, results.records, len(results.runs)
+    # Compilation is not part of the epochs' seconds.
     seconds = sum(record["seconds"] for record in records[::count])
+    steps = sum(record["steps"] for record in records[::count])
     images = sum(len(run.fold.train) for run in results.runs) * len(records) / count
     return {
         "dataset": config.dataset,
@@ -207,6 +209,7 @@ def _summary(
         "runs": entries,
         "seconds": seconds,
         "images_per_second": images / seconds,
+        "steps_per_second": steps / seconds,
         "finished": datetime.now(UTC).isoformat(timespec="minutes"),
         **{key: value for key, value in results.provenance.items() if key not in ("runs", "paths")},
     }

@@ -1,4 +1,4 @@
-"""Orbax checkpoints: all that is needed to go on bit for bit, and proof of it."""
+"""Orbax checkpoints: the whole state for a resume to the same bits, with a checksum."""
 
 import hashlib
 import json
@@ -23,14 +23,13 @@ _LOGGERS = (logging.get_absl_logger(), getLogger("asyncio"))
 class Checkpoints:
     """The two newest checkpoints of a run, one folder per epoch, written in the background.
 
-    Orbax writes to a temporary folder and renames it once complete, so a kill at any moment leaves
-    whole checkpoints only. Each holds its SHA-256, so that one that the disk has changed since is
-    not taken for whole. Use as a context manager: leaving it waits for the last write. Where many
-    processes train, all make it, save and restore together in one folder that all of them see; a
-    checkpoint of many can be restored by one and the other way round.
+    Orbax writes to a temporary folder and renames it when it is complete, so a kill leaves only
+    whole checkpoints. Each holds its SHA-256, so that a file damaged later is noticed. Use as a
+    context manager: leaving it waits for the last write. Where many processes train, all of them
+    save and restore together in one shared folder; the number of processes may change in between.
 
     Args:
-      folder: where they lie; made if absent.
+      folder: the folder of the checkpoints; made if absent.
 
     Raises:
       UserError: if the folder cannot be written.
@@ -72,7 +71,7 @@ class Checkpoints:
         Args:
           epoch: names the checkpoint.
           state: arrays, the same on every device.
-          notes: what JSON can hold; comes back from `restore_newest`.
+          notes: any JSON value; `restore_newest` returns it.
 
         Raises:
           UserError: if this checkpoint or the one before it cannot be written.
@@ -89,10 +88,9 @@ class Checkpoints:
             raise self._failed(error) from error
 
     def restore_newest(self, like: Pytree) -> tuple[int, Pytree, dict[str, Any]] | None:
-        """The newest whole checkpoint, as (epoch, state, notes), or None without any.
+        """Returns the newest whole checkpoint as (epoch, state, notes), or None without any.
 
-        A damaged one is reported, removed and passed over, so that training goes on from the one
-        before it.
+        A damaged checkpoint is reported and removed, and the one before it is taken.
 
         Args:
           like: a state of the same structure, shapes and placement.
@@ -120,7 +118,7 @@ class Checkpoints:
                     "checkpoint %s/%d is damaged, passing over it: %s", self.folder, epoch, reason
                 )
             if any_process(reason is not None)[0]:
-                continue  # all go on from the same one
+                continue  # all processes must take the same one
             for damaged in (other for other in epochs if other > epoch):
                 self._manager.delete(damaged)
             return epoch, found.state, notes
@@ -134,24 +132,24 @@ class Checkpoints:
     def _failed(self, error: Exception) -> UserError:
         return UserError(
             f"cannot write a checkpoint to {self.folder}: {_reason(error)}; "
-            "check that the disk has room, then start the same command again: it goes on from the "
-            "newest whole checkpoint"
+            "free some disk space and run the command again to resume from the newest whole "
+            "checkpoint"
         )
 
 
 def _not_twice(record: LogRecord) -> bool:
-    """Drops the tracebacks that are logged of what Orbax raises all the same.
+    """Drops log records for errors that Orbax also raises.
 
-    Its threads log them, and asyncio does of those reads of a failed restore that failed second.
+    Its threads log them, and asyncio logs the further failed reads of a failed restore.
     """
     unawaited = record.name == "asyncio" and "exception was never retrieved" in record.getMessage()
     return record.levelno < ERROR or not (unawaited or _is_orbax(record.pathname))
 
 
 def _without_leftovers(unraisable: Any) -> None:
-    """Drops what is reported of a restore that has failed, when its unfinished reads end.
+    """Drops errors of unfinished reads that end after their restore has failed.
 
-    TensorStore's threads find no event loop, and coroutines of Orbax end with nobody waiting.
+    TensorStore's threads find no event loop, and nothing awaits Orbax's coroutines any more.
     """
     frames = traceback.extract_tb(unraisable.exc_traceback)
     from_orbax = any(_is_orbax(frame.filename) for frame in frames)
@@ -165,7 +163,7 @@ def _is_orbax(source: str) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """One line; TensorStore's messages are long and name the cause at the end."""
+    """The message in one line; TensorStore's are long and name the cause at the end."""
     line = " ".join(str(error).split())
     return line if len(line) < 300 else f"... {line[-300:]}"
 

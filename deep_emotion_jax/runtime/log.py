@@ -1,4 +1,4 @@
-"""What a training tells while it runs: metrics.jsonl, TensorBoard's events, and a line an epoch."""
+"""Progress of a training: metrics.jsonl, TensorBoard events, and a printed line per epoch."""
 
 import json
 import time
@@ -23,17 +23,17 @@ Record = dict[str, Any]
 def metrics_writer(
     workdir: Path, records: list[Record], run_names: Sequence[str]
 ) -> Iterator[Callable[[list[Record]], None]]:
-    """Appends to metrics.jsonl and TensorBoard's events, first cut back to the given records.
+    """Appends to metrics.jsonl and TensorBoard's events, after cutting them back to `records`.
 
-    The records of the checkpoint that training goes on from are the truth; whatever a cut run left
-    in metrics.jsonl, half a line or lines of epochs that are to come again, gives way to them.
+    `records` comes from the checkpoint that training resumes from. Anything else in metrics.jsonl,
+    such as half a line or epochs that will be trained again, is removed.
 
     Raises:
       UserError: if they cannot be written.
     """
     path = workdir / "metrics.jsonl"
     with ExitStack() as stack:
-        # Not SummaryWriter: its thread dies of a full disk, and the next writes wait for it.
+        # Not SummaryWriter: a full disk ends its thread, and later writes then block.
         events = {}
         with _room_needed(workdir):
             write_text(path, "".join(json.dumps(record) + "\n" for record in records))
@@ -54,7 +54,7 @@ def metrics_writer(
                 for record in lines:
                     own = events[record["run"]]
                     for name, value in record.items():
-                        if name not in ("epoch", "run"):
+                        if name not in ("epoch", "run", "steps"):
                             summary = scalar(name, value)
                             own.write_event(
                                 Event(wall_time=time.time(), step=record["epoch"], summary=summary)
@@ -100,6 +100,6 @@ def _room_needed(workdir: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"cannot write metrics to {workdir}: {error}; check that the disk has room, then start "
-            "the same command again: it goes on from the newest whole checkpoint"
+            f"cannot write metrics to {workdir}: {error}; free some disk space and run the command "
+            "again to resume from the newest whole checkpoint"
         ) from error

@@ -1,8 +1,8 @@
-"""One training in many processes: how they start, agree and read their shares of the data.
+"""One training in many processes: start, agreement, and the data of each process.
 
-Every process runs the same program (JAX's multi-controller model). What may differ between them is
-decided here: who writes, who has failed, who was asked to stop. In a single process all of it is
-free of communication. docs/scaling.md has the command lines.
+Every process runs the same program (JAX's multi-controller model). Here they agree on what may
+differ between them: who writes, who has failed, who was asked to stop. A single process
+communicates with nobody. docs/scaling.md has the command lines.
 """
 
 import json
@@ -24,23 +24,23 @@ from deep_emotion_jax.runtime.signals import Stopped
 
 T = TypeVar("T")
 
-# JAX aborts every process, with pages of stack, once the first is gone: it goes last.
+# When the first process ends, JAX aborts all others with long stack traces: it ends last.
 SECONDS_TO_LEAVE = 5
 
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """Trains with the other processes while open; to be opened before any other use of JAX.
+    """Joins the other processes of a training while open; must come before any other use of JAX.
 
-    JAX finds them by itself on Cloud TPU, under Slurm, Open MPI and Kubernetes. Elsewhere the
-    environment says where the first process listens, how many there are and which this one is:
-    JAX_COORDINATOR_ADDRESS (host:port), JAX_NUM_PROCESSES and JAX_PROCESS_ID. Only the first
-    process prints. An error ends the process, and so all of them, with exit code 1.
+    JAX finds them by itself on Cloud TPU, under Slurm, Open MPI and Kubernetes. Elsewhere three
+    environment variables give the address of the first process (JAX_COORDINATOR_ADDRESS, as
+    host:port), the number of processes (JAX_NUM_PROCESSES) and this one's index (JAX_PROCESS_ID).
+    Only the first process prints. An error in one process ends all of them with exit code 1.
 
     Raises:
-      UserError: if the environment does not say it, or the others are not reached in five minutes.
+      UserError: if the variables are not set, or the others are not reached within five minutes.
     """
-    # JAX takes SIGTERM for itself otherwise; `stopping` has its own way with it.
+    # Otherwise JAX handles SIGTERM itself, and `signals` would not see it.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
@@ -58,7 +58,7 @@ def joined() -> Iterator[None]:
     try:
         yield
     except Stopped:
-        jax.distributed.shutdown()  # in order: all of them are stopped
+        jax.distributed.shutdown()  # orderly, because every process stops
         raise
     except KeyboardInterrupt:
         os._exit(130)
@@ -67,17 +67,17 @@ def joined() -> Iterator[None]:
 
 
 def is_first() -> bool:
-    """Whether this process is the one that prints and writes; true of a single one."""
+    """Whether this process is the one that prints and writes."""
     return jax.process_index() == 0
 
 
 def any_process(*flags: bool) -> tuple[bool, ...]:
-    """For each flag, whether it is set in any process. All must call it."""
+    """Whether each flag is set in any process. All processes must call it."""
     return tuple(process_allgather(np.array(flags)).any(0).tolist())
 
 
 def gather(value: Any) -> list[Any]:
-    """The values that JSON can hold of all processes, in their order. All must call it."""
+    """The JSON values of all processes, in their order. All processes must call it."""
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)
     sizes = process_allgather(np.array(len(text)))
     texts = process_allgather(np.resize(text, sizes.max()))
@@ -85,10 +85,12 @@ def gather(value: Any) -> list[Any]:
 
 
 def require_same(value: Any, what: str) -> None:
-    """Checks that all processes hold an equal value; all must call it.
+    """Checks that all processes hold an equal JSON value; all processes must call it.
+
+    Unlike JAX's `assert_equal`, it raises in every process, so that none waits for the others.
 
     Raises:
-      UserError: in all of them, if they do not.
+      UserError: in every process, if the values differ.
     """
     values = gather(value)
     different = [i for i, other in enumerate(values) if other != values[0]]
@@ -100,17 +102,17 @@ def require_same(value: Any, what: str) -> None:
 
 
 def in_step(action: Callable[[], T], *, only_first: bool = False) -> T | None:
-    """Does a part of the work that may fail; none goes on before all have done theirs.
+    """Runs an action that may fail. Blocks until every process has finished.
 
     Args:
-      action: what to do.
-      only_first: do it in the first process alone.
+      action: the function to call.
+      only_first: call it in the first process only.
 
     Returns:
-      The action's result; None where it was not this process's to do.
+      The action's result; None in processes that did not call it.
 
     Raises:
-      UserError: in all processes, if it is raised in one.
+      UserError: in every process, if one raises it.
     """
     if jax.process_count() == 1:
         return action()
@@ -127,16 +129,16 @@ def in_step(action: Callable[[], T], *, only_first: bool = False) -> T | None:
 
 
 def read_split(source: Any) -> Split:
-    """Reads a source with all processes, each its share, and gives the whole to each.
+    """Reads a share of a source in each process, and returns the whole in each.
 
     Args:
-      source: as `data.load_split` takes it, the same in all processes.
+      source: as `data.split.load_split` takes it, the same in all processes.
 
     Returns:
       What `load_split` returns in a single process, in the same order.
 
     Raises:
-      UserError: if the source has another length in another process.
+      UserError: if the length differs between processes.
     """
     parts = jax.process_count()
     if parts == 1:
@@ -162,14 +164,14 @@ def read_split(source: Any) -> Split:
 
 
 def _leave(error: Exception) -> NoReturn:
-    """Ends this process; not in order, which would wait for others that wait for this one."""
+    """Ends this process at once; an orderly shutdown would wait for processes that wait for it."""
     text = " ".join(str(error).split())
     if isinstance(error, UserError):
         print(f"error: {error}", file=sys.stderr)
     elif isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in text:
         print(
             f"error: another process of this training has ended ({text[:300]}); start all of them "
-            "again: they go on from the newest whole checkpoint",
+            "again to resume from the newest whole checkpoint",
             file=sys.stderr,
         )
     else:

@@ -1,4 +1,4 @@
-"""Stopping on request: a signal is noted when it comes and acted upon where state can be saved."""
+"""Stopping on request: a signal is noted at once and handled where the state can be saved."""
 
 import signal
 import threading
@@ -9,7 +9,7 @@ from types import FrameType
 
 import jax
 
-STOPPED_EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: not an error; start the same command again
+STOPPED_EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: no error; run the same command again
 
 
 SECONDS_TO_STOP = 10.0  # Kubernetes and Slurm kill 30 s after SIGTERM
@@ -21,11 +21,10 @@ class Stopped(Exception):  # noqa: N818 - not an error
 
 @contextmanager
 def stop_requests() -> Iterator[list[str]]:
-    """Notes SIGTERM and SIGINT while open; does nothing outside the main thread.
+    """Collects SIGTERM and SIGINT while open; does nothing outside the main thread.
 
-    The list that it yields gets the signal's name. Nothing happens in the handler itself: there,
-    half an epoch or half a checkpoint may be in the air. A second signal acts at once, as without
-    this.
+    Yields a list that receives the signals' names. The handler itself does nothing else, because
+    an epoch or a checkpoint may be half done. A second signal has its usual effect at once.
     """
     requests: list[str] = []
     if threading.current_thread() is not threading.main_thread():
@@ -48,12 +47,12 @@ def stop_requests() -> Iterator[list[str]]:
 
 
 def ready_or_stopped(result: jax.Array, requests: list[str]) -> bool:
-    """Waits for a result, but no longer than SECONDS_TO_STOP once a stop is requested.
+    """Waits for a result, but at most SECONDS_TO_STOP after a stop is requested.
 
-    JAX's own wait cannot be left: Python runs no signal handler before it returns.
+    JAX's own wait cannot be interrupted: Python runs no signal handler before it returns.
 
     Returns:
-      Whether the result is there.
+      Whether the result is ready.
     """
     began = time.monotonic()
     deadline = None

@@ -1,4 +1,4 @@
-"""A run's folder: which run it holds, where that came from, and who works in it now."""
+"""The folder of a run: its provenance, and a lock against a second run."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from deep_emotion_jax.files import lock, write_json
 from deep_emotion_jax.runtime.devices import describe
 from deep_emotion_jax.runtime.provenance import commit, versions
 
-_SAME_RUN = ("config", "runs", "fingerprint")  # what must not change when a run goes on
+_SAME_RUN = ("config", "runs", "fingerprint")  # must not change when a run is resumed
 
 
 def provenance(
@@ -27,7 +27,7 @@ def provenance(
     """Where a result comes from: config, runs, data, command, commit, device and versions.
 
     Returns:
-      What JSON can hold. It lies in config.json, in every checkpoint and in summary.json.
+      A JSON object, written to config.json, every checkpoint and summary.json.
     """
     # Where the data lies and where it is computed are no part of what is computed.
     settings = {
@@ -56,15 +56,15 @@ def provenance(
 def claim_workdir(
     workdir: Path, about: dict[str, Any], *, accept_changes: bool = False
 ) -> Iterator[None]:
-    """Holds the folder for this process alone, and for runs of one config and one dataset.
+    """Locks a folder for this process, and for runs of one config and one dataset.
 
-    The kernel drops the lock when the process ends, however it ends. Other versions, another
-    commit or another device are named and taken: they change bits at most.
+    Other versions, another commit or another device are only reported: they may change the last
+    bits of the results.
 
     Args:
       workdir: made if absent.
-      about: what `provenance` returns; written to config.json.
-      accept_changes: go on with another config or other data all the same.
+      about: the result of `provenance`; written to config.json.
+      accept_changes: resume with another config or other data.
 
     Raises:
       UserError: if another process works there, or if the folder belongs to another config or
@@ -94,7 +94,7 @@ def claim_workdir(
 
 
 def _compare(workdir: Path, about: dict[str, Any], accept_changes: bool) -> None:
-    """Refuses another run's folder, and names other circumstances."""
+    """Refuses the folder of another run, and reports other versions, commit or device."""
     path = workdir / "config.json"
     if not path.exists():
         return
@@ -102,21 +102,24 @@ def _compare(workdir: Path, about: dict[str, Any], accept_changes: bool) -> None
         before = json.loads(path.read_text())
     except ValueError as error:
         raise UserError(
-            f"{path} is damaged ({error}); remove that file to go on with the settings given now"
+            f"{path} is damaged ({error}); remove it to continue with the settings given now"
         ) from error
     same = {key: (before.get(key), about[key]) for key in _SAME_RUN}
     differences = _differences(*({key: pair[i] for key, pair in same.items()} for i in (0, 1)))
     if differences and not accept_changes:
         raise UserError(
             f"{workdir} holds a run of another config ({differences}); give another --workdir, "
-            "the same settings to go on with it, or --accept-changes to go on with these"
+            "the same settings to resume it, or --accept-changes to continue with these"
         )
     if differences:
-        print(f"going on with changes: {differences}", flush=True)
+        print(f"continuing with changes: {differences}", flush=True)
     others = ("commit", "device", "versions")
     now = _differences(*({key: it.get(key) for key in others} for it in (before, about)))
     if now:
-        print(f"note: {workdir} last ran elsewhere, so bits may differ: {now}", flush=True)
+        print(
+            f"note: {workdir} was last used with another set-up; the last bits may differ: {now}",
+            flush=True,
+        )
 
 
 def _differences(there: Any, here: Any) -> str:
