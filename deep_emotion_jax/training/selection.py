@@ -76,7 +76,7 @@ def is_dead(score: Score, labels: np.ndarray, smoothing: float, classes: int) ->
     shares = np.bincount(labels, minlength=classes) / len(labels)
     targets = (1 - smoothing) * shares + smoothing / classes
     constant = -np.sum(targets * np.log(np.maximum(targets, 1e-12)))
-    return bool(score.accuracy < shares.max() + 0.05 and score.loss > constant - 0.03)
+    return bool(score.accuracy < shares.max() + 0.05 and score.loss > constant - 0.01)
 
 
 def restart_seed(seed: int, restarts: int) -> int:
