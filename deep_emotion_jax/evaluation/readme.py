@@ -50,8 +50,11 @@ def update(root: Path, files: Sequence[Path] = ()) -> None:
             same = [i for i, old in enumerate(records) if _identity(old) == _identity(new)]
             if same:
                 records[same[0]] = new
-            else:
-                records.append(new)
+            else:  # behind the others of its dataset
+                places = [
+                    i + 1 for i, old in enumerate(records) if old["dataset"] == new["dataset"]
+                ]
+                records.insert(max(places, default=len(records)), new)
         write_json(root / RESULTS, records)
     write_text(root / "README.md", render(root))
 

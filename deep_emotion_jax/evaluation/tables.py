@@ -148,9 +148,42 @@ def results_table(folder: Path, files: Sequence[Path] = (), *, with_missing: boo
     return _format(rows)
 
 
+_SHORT_HEADER = (
+    *("dataset", "protocol", "paper %", "others %", "ours %", "95 % interval"),
+    *("without copies %", "runs", "network", "commit", "command"),
+)
+_FER_SPLITS = {"test": "PrivateTest", "validation": "PublicTest (validation)"}
+
+
 def records_table(records: Sequence[Mapping[str, Any]]) -> str:
-    """Format records of `compact`; one with nothing measured is "not run"."""
-    return _format([_row(record, digits=1) for record in records])
+    """Format what `read_record` returns as README's table, without padding of the cells.
+
+    The paper's claim is for test images; others' results stand once for each claim.
+    """
+    claims = {(claim.dataset, claim.protocol): claim for claim in PAPER}
+    titles = OTHER_TITLES | {claim.dataset: claim.title for claim in PAPER}
+    lines: list[Sequence[str]] = [_SHORT_HEADER, ["---"] * len(_SHORT_HEADER)]
+    for record in records:
+        part, row = _part(record), _row(record, digits=1)
+        ours, interval, runs, parameters, name, without, commit, command = row.cells
+        claim = claims.pop((row.dataset, row.protocol), None) if row.on_test else None
+        protocol = PROTOCOL_NAMES.get(row.protocol, row.protocol)
+        if row.dataset == "fer2013":
+            protocol = _FER_SPLITS.get(part, part)
+        network = f"{name} ({parameters})" if parameters else name
+        lines.append(
+            (
+                titles.get(row.dataset, row.dataset),
+                protocol,
+                claim.accuracy if claim else "",
+                claim.compared if claim else "",
+                ours.replace(f"{part}, ", "").replace(f" ({part})", ""),
+                *(interval, without, runs, network, commit, command),
+            )
+        )
+    return "".join(
+        f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines
+    )
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -228,9 +261,6 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _row(record: Mapping[str, Any], digits: int) -> _Row:
     """Return the row of one workdir, evaluation or compact record."""
-    if not record.get("over_runs", True):
-        cells = ("not run", "", "", "", record["name"], "", "", f"`{_command(record)}`")
-        return _Row(record["dataset"], record["protocol"], cells)
     part = _part(record)
     ours = _over_runs(record, part)
     restarted = sum(run.get("restarts", 0) > 0 for run in record.get("runs", ()))

@@ -19,14 +19,12 @@ def repository(tmp_path):
         **{"name": "mine.safetensors", "dataset": "fer2013", "protocol": "official"},
         "over_runs": {"test": {"count": 1, "mean": 0.5, "std": None, "interval95": [0.4, 0.6]}},
     }
-    ferg = {
-        "name": "x",
-        "dataset": "ferg",
-        "protocol": "paper",
-        "over_runs": {},
-        "command": "main.py",
+    scores = {"count": 3, "mean": 0.6, "std": 0.01, "interval95": [0.575, 0.625]}
+    wide = {
+        **{"name": "wide", "dataset": "fer2013", "protocol": "official", "parameters": 1_172_989},
+        "over_runs": {"validation": scores},
     }
-    (tmp_path / "docs" / "results.json").write_text(json.dumps([ferg, old]))
+    (tmp_path / "docs" / "results.json").write_text(json.dumps([wide, old]))
     return tmp_path
 
 
@@ -47,10 +45,12 @@ def test_the_table_stands_between_the_marks(repository):
     text = (repository / "README.md").read_text()
     assert text.startswith("before\n" + readme.BEGIN)
     assert text.endswith(readme.END + "\nafter\n")
-    fer, ferg = table(repository)
-    assert fer[:6] == ["FER-2013", "official split", "70.02", "50.0", "40.0 to 60.0", "1"]
-    assert ferg[2:4] == ["99.3", "not run"]
-    assert "Mollahosseini" in fer[-1]
+    wide, fer = table(repository)
+    assert wide[:6] == ["FER-2013", "PublicTest (validation)", "", "", "60.0 ± 1.0", "57.5 to 62.5"]
+    assert wide[7:9] == ["3", "wide (1,172,989)"]
+    assert fer[:3] == ["FER-2013", "PrivateTest", "70.02"]
+    assert "Mollahosseini" in fer[3]
+    assert fer[4:6] == ["50.0", "40.0 to 60.0"]
 
 
 def test_a_result_replaces_that_of_the_same_network_and_split(repository, tmp_path):
@@ -67,13 +67,14 @@ def test_a_result_replaces_that_of_the_same_network_and_split(repository, tmp_pa
     readme.update(repository, [path])
     rows = table(repository)
     assert len(rows) == 2
-    assert rows[0][3:11] == [
-        *("61.0", "60.0 to 62.0", "1", "47,657", "mine.safetensors", "59.0", "0123456"),
+    assert rows[1][4:] == [
+        *("61.0", "60.0 to 62.0", "59.0", "1", "mine.safetensors (47,657)", "0123456"),
         "`python eval.py evaluate --manual-dir=PATH --flip`",
     ]
     path.write_text(json.dumps({**new, "mirrored": True}))
     readme.update(repository, [path])
-    assert [row[3] for row in table(repository)] == ["61.0", "61.0 (mirrored)", "not run"]
+    assert [row[4] for row in table(repository)] == ["60.0 ± 1.0", "61.0", "61.0 (mirrored)"]
+    assert table(repository)[2][2:4] == ["", ""]  # the claim stands once
     assert "/home" not in (repository / "docs" / "results.json").read_text()
 
 

@@ -48,8 +48,8 @@ def test_both_figures_are_told_and_recorded():
     assert record["without_copies"]["test"]["mean"] == 0.5
     assert [group["subject"] for group in record["subjects"]] == ["T", "S"]
     row = records_table([{**record, "name": "mine", "command": "eval.py"}]).splitlines()[2]
-    assert [cell.strip() for cell in row.split("|")][4] == "75.0"
-    assert [cell.strip() for cell in row.split("|")][9] == "50.0"
+    assert [cell.strip() for cell in row.split("|")][5] == "75.0"
+    assert [cell.strip() for cell in row.split("|")][7] == "50.0"
 
 
 def test_two_networks_have_a_mean_and_unknown_copies_are_no_figure():
