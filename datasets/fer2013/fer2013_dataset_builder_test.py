@@ -16,8 +16,9 @@ import pytest
 from PIL import Image
 
 from datasets import common
-from datasets.fer2013 import ferplus, rows, sources
+from datasets.fer2013 import copies, ferplus, rows, sources
 from datasets.fer2013.fer2013_dataset_builder import Builder
+from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.errors import UserError
 
 LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
@@ -631,6 +632,29 @@ def test_copies_are_marked(tmp_path, raw, monkeypatch, name):
     assert sum(copy != "" for copy in found.values()) == 5
     assert found[keys[8]] in (keys[0], keys[2])  # Training comes first, whatever the file order
     assert found[keys[10]] == keys[7]
+
+
+def test_copies_are_counted():
+    def split(keys, labels, copies):
+        images = np.zeros((len(keys), 48, 48, 1), np.uint8)
+        return Split(images, np.array(labels), keys, [""] * len(keys), copies=copies)
+
+    splits = {
+        "train": split([*"abcd"], [0, 1, 2, 3], ["", "a", "", ""]),
+        "validation": split([*"efgh"], [1, 5, 6, 6], ["a", "c", "", "g"]),
+        "test": split([*"ij"], [6, 3], ["g", "d"]),
+    }
+    assert copies.count(splits) == {
+        "faces": 10,
+        "groups of identical faces": 4,
+        "surplus copies": 6,
+        "groups with several labels": 2,
+        "surplus copies within train": 1,
+        "validation faces also in train": 2,
+        "validation faces also in train with the same label": 1,
+        "test faces also in train": 1,
+        "test faces also in train with the same label": 1,
+    }
 
 
 def test_tensorflow_is_not_needed(tmp_path, raw):
