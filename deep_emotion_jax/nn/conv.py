@@ -1,11 +1,12 @@
 """A stage of the network: convolutions with ReLU, then one max-pool and ReLU.
 
-XLA's CPU convolution is slow for ten channels. The blocked form below computes the same stage as
-matrix products: every 2x2 block of pixels becomes four groups of channels (space-to-depth), so a
-k x k convolution reads a window of (k+1)/2 x (k+1)/2 blocks with no strided access, and a 2x2
-max-pool is a maximum over the four groups. The batch is the innermost axis, which turns every copy
-into a contiguous one. `conv_stage` picks the form; both give the same numbers and gradients
-(tests/test_conv.py), and docs/performance.md has the measurements.
+XLA's CPU convolution is slow for ten channels, and on a GPU so is that of several models at once.
+The blocked form below computes the same stage as matrix products: every 2x2 block of pixels becomes
+four groups of channels (space-to-depth), so a k x k convolution reads a window of (k+1)/2 x (k+1)/2
+blocks with no strided access, and a 2x2 max-pool is a maximum over the four groups. The batch is
+the innermost axis, which turns every copy into a contiguous one. `conv_stage` picks the form; both
+give the same numbers and gradients (tests/nn/test_conv.py), and docs/performance.md has the
+measurements.
 """
 
 from collections.abc import Callable, Sequence
@@ -50,11 +51,10 @@ def conv_stage(
     Returns:
       [N, H', W', C_out], non-negative.
     """
-    # Measured rule: matmuls win on the CPU while channels are few; elsewhere, and wherever the
-    # blocks do not tile the map, the plain convolution is the right one.
+    # Measured rule: matrix products win while channels are few: on a CPU always, on a GPU where
+    # `vmap` over models would make grouped convolutions, eight times as slow (docs/experiments.md).
     few_channels = max(layer.kernel.shape[-1] for layer in layers) <= 32
-    on_cpu = platform() == "cpu"
-    if on_cpu and few_channels and not residual and _tiles(x, layers, pool, padding):
+    if few_channels and not residual and _tiles(x, layers, pool, padding):
         return _blocked_stage(x, layers, pool, padding)
     return plain_stage(x, layers, pool, padding, residual)
 
