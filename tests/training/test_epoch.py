@@ -123,7 +123,8 @@ def test_the_same_key_gives_the_same_bits():
 def fold_epochs(folds, seeds):
     """Weights after an epoch of each fold from its seed: in one program, and one by one."""
     images, labels = data()
-    optimizer, _ = make_optimizer(RECIPE, 3, 2)
+    recipe = replace(RECIPE, warmup_steps=2)  # an epoch
+    optimizer, _ = make_optimizer(recipe, 3, 2)
     models = [DeepEmotion(rngs=nnx.Rngs(seed)) for seed in seeds]
     starts = [init_state(model, optimizer) for model in models]
     own = (
@@ -132,7 +133,7 @@ def fold_epochs(folds, seeds):
         np.stack([np.resize(fold, 16) for fold in folds]),
         np.array([len(fold) for fold in folds]),
     )
-    epoch = make_epoch(models[0], optimizer, RECIPE, UNCHANGED, mesh())
+    epoch = make_epoch(models[0], optimizer, recipe, UNCHANGED, mesh())
     together = jax.jit(for_each_run(epoch))(own, (images, labels))
     alone = jax.jit(epoch)
     return together, [
