@@ -24,6 +24,7 @@ from deep_emotion_jax.errors import UserError
 
 COMMANDS = {
     "predict": "name the expressions in pictures, videos or in front of the webcam",
+    "crop": "cut faces out of pictures, to train on them",
     "demo": "serve a web page to try it on",
     "export": "write a network for other programs: ONNX, StableHLO, or a web page",
 }
