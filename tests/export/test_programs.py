@@ -155,3 +155,9 @@ def test_mistakes_are_one_message(tmp_path, capsys):
     nowhere = tmp_path / "nowhere" / "fer.onnx"
     fails_here(capsys, "export", "--onnx", nowhere, words=("cannot write", nowhere))
     fails_here(capsys, "export", "--onnx=a", "--model=fer", words=("'fer'", "deep_emotion.fer2013"))
+
+
+def test_the_description_names_the_temperature_that_prediction_uses():
+    wide = load_pretrained("deep_emotion_wide.fer2013")
+    assert programs.description(wide)["temperature"] == wide.about["temperature"] != 1
+    assert programs.description(load_pretrained("deep_emotion.fer2013"))["temperature"] == 1

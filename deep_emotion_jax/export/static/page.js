@@ -58,7 +58,7 @@ async function update() {
       const face = faceImage(picture.grey, picture.width, picture.height, square);
       const images = new ort.Tensor("float32", Float32Array.from(face, (v) => v / 255), [1, SIZE, SIZE, 1]);
       const { logits, theta } = await session.run({ images });
-      show(face, softmax(logits.data), theta?.data);
+      show(face, softmax(Array.from(logits.data, (v) => v / model.temperature)), theta?.data);
     }
   } finally {
     running = false;
