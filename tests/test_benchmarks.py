@@ -5,8 +5,10 @@ import json
 import jax
 import numpy as np
 import pytest
+import skimage.data
+from PIL import Image
 
-from benchmarks import accelerator, common, needs, scaling_model, small_data
+from benchmarks import accelerator, common, needs, photos, scaling_model, small_data
 from deep_emotion_jax.nn import conv
 
 
@@ -167,3 +169,25 @@ def test_missing_libraries_are_one_sentence():
     needs.require("json")
     with pytest.raises(SystemExit, match=r"pip install no_such_package_1 no_such_package_2$"):
         needs.require("json", "no_such_package_1", "no_such_package_2")
+
+
+def test_photographs_are_counted_and_scored(tmp_path, monkeypatch, capsys):
+    astronaut = Image.fromarray(skimage.data.astronaut())
+    astronaut.save(tmp_path / "one.png")
+    Image.fromarray(skimage.data.coffee()).save(tmp_path / "none.png")
+    two = Image.new("RGB", (600, 320))
+    for left in (0, 300):
+        two.paste(astronaut.crop((80, 0, 380, 300)), (left, 10))
+    two.save(tmp_path / "two.png")
+    (tmp_path / "labels.csv").write_text(
+        "file,faces,expression\none.png,1,happy\nnone.png,0,\ntwo.png,3,\n"
+    )
+    monkeypatch.setattr("sys.argv", ["photos", str(tmp_path)])
+    photos.main()
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["one", "face", "1", "1", "1", "0"] in [row[:6] for row in rows]
+    assert ["several", "faces", "1", "3", "2", "0"] in [row[:6] for row in rows]
+    assert ["no", "face", "1", "0", "0", "0"] in [row[:6] for row in rows]
+    assert ["happy", "1", "1", "100"] in [row[:4] for row in rows]
+    assert ["turned", "by", "20", "degrees", "2", "of", "2", "100.0%", "0.0%"] in rows
+    assert any(row[:4] == ["JPEG", "again,", "quality", "75"] for row in rows)

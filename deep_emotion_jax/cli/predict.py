@@ -76,9 +76,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     from deep_emotion_jax.data import pictures
     from deep_emotion_jax.inference.predictor import Predictor
-    from deep_emotion_jax.runtime.devices import choose_devices
+    from deep_emotion_jax.runtime.devices import choose_devices, use_compilation_cache
 
     choose_devices(arguments.device)
+    use_compilation_cache()
     predictor = Predictor.from_pretrained(arguments.model, _detector(arguments))
     unreadable = 0
 
