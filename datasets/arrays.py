@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
+from numpy.lib import format as npy
 
 from deep_emotion_jax import files
 from deep_emotion_jax.data.split import Split
@@ -72,7 +73,7 @@ def _fingerprint(builder: tfds.core.DatasetBuilder, split: str) -> str:
 def _read(folder: Path, stem: str) -> Split | None:
     for path in sorted(folder.glob(f"{stem}-*.npy")):
         try:
-            records = np.load(path, mmap_mode="r", allow_pickle=False)
+            records = npy.open_memmap(path, mode="r")  # refuses pickled objects
             if path.stem == f"{stem}-{_checksum(records)}":
                 return _split(records)
         except (EOFError, OSError, ValueError, TypeError, KeyError) as error:
@@ -83,7 +84,7 @@ def _read(folder: Path, stem: str) -> Split | None:
 def _write(folder: Path, stem: str, split: str, data: Split) -> None:
     records = _records(data)
     content = io.BytesIO()
-    np.save(content, records, allow_pickle=False)
+    npy.write_array(content, records, allow_pickle=False)
     try:
         folder.mkdir(exist_ok=True)
         for old in folder.glob(f"{split}-*.npy"):

@@ -187,7 +187,7 @@ def _large_picture() -> bytes:
 def _read_landmarks(data: bytes) -> None:
     landmarks = (Path("a_landmarks.txt"), lambda: data)
     frame = ck_sources.Frame("S001_001_00000001", Path("a.png"), _large_picture, landmarks)
-    ck_plus._crop("S001_001", (frame,))
+    ck_plus._crop("S001_001", (frame,), [common.read_image(frame.read(), frame.path)])
 
 
 def _read_names(folder: Path, data: bytes) -> Callable[[], object]:
