@@ -2,9 +2,10 @@
 
     python -m benchmarks.grid_sample
 
-Bilinear, zeros outside, float32, batch 128, all cores: the features the paper's network samples
-(9x9x10), a face (48x48x1) and a photo (256x256x3). The grid is given, of turned and shifted affine
-maps; the backward pass gives the gradients of image and grid for a given gradient of the output.
+Bilinear, zeros outside, float32, batch 128, on the GPU or on all cores: the features the paper's
+network samples (9x9x10), a face (48x48x1) and a photo (256x256x3). The grid is given, of turned and
+shifted affine maps; the backward pass gives the gradients of image and grid for a given gradient of
+the output.
 Each side has its own layout, NHWC here and NCHW in PyTorch, and its results are checked against
 each other before the clock starts.
 """
@@ -105,10 +106,11 @@ def main() -> None:
     """Measures all sizes and writes grid_sample.json."""
     arguments = common.parser(__doc__).parse_args()
     batch, rounds, seconds = (2, 1, 0.0) if arguments.quick else (128, 9, 0.5)
+    device = "cuda" if jax.default_backend() == "gpu" else "cpu"
     results = {}
     for size in SIZES:
         inputs = make_inputs(batch, size)
-        ours, theirs = jax_sides(inputs), torch_sides(inputs)
+        ours, theirs = jax_sides(inputs), torch_sides(inputs, device)
         check(ours["forward_backward"], theirs["forward_backward"])
         for work in ours:
             sides = {"jax": ours[work], "torch_eager": theirs[work]}

@@ -12,22 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from jax.test_util import check_grads
 
-from deep_emotion_jax.nn import spatial_transformer
+from deep_emotion_jax.nn import pixel_reads
 from deep_emotion_jax.nn.spatial_transformer import METHODS, PADDINGS, affine_grid, grid_sample
 
 GOLDEN = np.load(GOLDEN_FILES / "grid_sample.npz")
 CASES = list(product(METHODS, PADDINGS, (False, True)))
-STRATEGIES = {"gather": 0, "dense": 10**9}
-
-
-@pytest.fixture(params=STRATEGIES)
-def strategy(request, monkeypatch):
-    """Runs a test once per way of evaluating; anything jitted must be jitted inside the test."""
-    monkeypatch.setattr(spatial_transformer, "DENSE_MAX_PIXELS", STRATEGIES[request.param])
-    others = ("_dense",) if request.param == "gather" else ("_gather", "_gather_each")
-    for other in others:
-        monkeypatch.setattr(spatial_transformer, other, None)
-    return request.param
 
 
 def random_image(*shape, seed=0):
@@ -42,7 +31,7 @@ def affine(rows):
 
 
 @pytest.mark.parametrize(("method", "padding", "corners"), CASES)
-def test_golden_values_and_gradients(strategy, method, padding, corners):
+def test_golden_values_and_gradients(form, method, padding, corners):
     def sample(image, grid):
         return grid_sample(image, grid, method, padding, corners)
 
@@ -73,7 +62,7 @@ def test_golden_affine_grid(size, corners):
     ("method", "padding"),
     [("bilinear", "zeros"), ("bilinear", "reflection"), ("bicubic", "border")],
 )
-def test_gradients_agree_with_finite_differences(strategy, method, padding):
+def test_gradients_agree_with_finite_differences(form, method, padding):
     with jax.enable_x64(True):
         image = jnp.asarray(GOLDEN["image"], jnp.float64)
         grid = jnp.asarray(GOLDEN["grid"], jnp.float64)
@@ -81,7 +70,7 @@ def test_gradients_agree_with_finite_differences(strategy, method, padding):
         check_grads(sample, (image, grid), order=1, modes=["rev"], eps=1e-6, atol=1e-5, rtol=1e-5)
 
 
-def test_bilinear_gradient_at_whole_pixels_is_the_forward_difference(strategy):
+def test_bilinear_gradient_at_whole_pixels_is_the_forward_difference(form):
     # The identity, where every localization network starts, puts each point on a whole pixel.
     image = random_image(1, 5, 5, 1)
     grid = affine_grid(affine([[1, 0, 0], [0, 1, 0]]), (5, 5), align_corners=True)
@@ -112,7 +101,7 @@ def slopes(positions, method, padding):
         ("nearest", "reflection", [0, 0, 0, 0, 0]),
     ],
 )
-def test_gradient_conventions(strategy, method, padding, expected):
+def test_gradient_conventions(form, method, padding, expected):
     out = slopes([-1.7, -0.9, 1.3, 4.4, 11.3], method, padding)
     np.testing.assert_allclose(out, expected, atol=1e-5)
 
@@ -132,14 +121,14 @@ def test_gradient_conventions(strategy, method, padding, expected):
     ],
     ids=["identity", "flip", "quarter turn"],
 )
-def test_exact_maps(strategy, theta, expected, method, corners):
+def test_exact_maps(form, theta, expected, method, corners):
     image = random_image(1, 5, 5, 1)
     out = grid_sample(image, affine_grid(affine(theta), (5, 5), corners), method, "border", corners)
     np.testing.assert_allclose(out, expected(image), atol=1e-5)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_whole_pixel_shift(strategy, method):
+def test_whole_pixel_shift(form, method):
     # Reads two pixels to the right and one down: 2 * pixels / size in normalised coordinates.
     image = random_image(1, 5, 5, 1)
     grid = affine_grid(affine([[1, 0, 2 * 2 / 5], [0, 1, 2 * 1 / 5]]), (5, 5))
@@ -169,7 +158,6 @@ GRIDS = hnp.arrays(np.float32, (1, 2, 3, 2), elements=FINITE)
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize("method", METHODS)
 def test_any_finite_grid_gives_finite_numbers(method, padding):
-    # Strategies see only taps, indices inside the map and weights: one of them is enough here.
     image = random_image(1, 4, 5, 2)
     run = jax.jit(partial(value_and_gradients, method=method, padding=padding, corners=False))
 
@@ -182,7 +170,7 @@ def test_any_finite_grid_gives_finite_numbers(method, padding):
 
 
 @pytest.mark.parametrize(("method", "padding", "corners"), CASES)
-def test_points_at_the_end_of_float32(strategy, method, padding, corners):
+def test_points_at_the_end_of_float32(form, method, padding, corners):
     image = GOLDEN["image"]
     grid = np.where(GOLDEN["grid"] > 0, np.float32(3e38), np.float32(-1e30))
     out, gradients = value_and_gradients(image, grid, method, padding, corners)
@@ -207,7 +195,7 @@ def assert_total(image, out, gradients, method, padding):
 
 
 @pytest.mark.parametrize("theta", [np.zeros((2, 3)), np.full((2, 3), 1e30)])
-def test_degenerate_theta(strategy, theta):
+def test_degenerate_theta(form, theta):
     image = random_image(1, 5, 5, 1)
 
     def total(theta):
@@ -216,7 +204,7 @@ def test_degenerate_theta(strategy, theta):
     chex.assert_tree_all_finite(jax.value_and_grad(total)(affine(theta)))
 
 
-def test_nan_shows(strategy):
+def test_nan_shows(form):
     out = grid_sample(random_image(1, 5, 5, 1), jnp.full((1, 5, 5, 2), jnp.nan))
     assert jnp.isnan(out).all()
 
@@ -232,7 +220,7 @@ class Variants(chex.TestCase):
         np.testing.assert_allclose(out, GOLDEN["bilinear/zeros/False/out"], atol=1e-5)
 
 
-def test_vmap_under_jit(strategy):
+def test_vmap_under_jit(form):
     images, thetas = random_image(2, 1, 5, 5, 1), random_image(2, 1, 2, 3, seed=1)
 
     def loss(image, theta):
@@ -245,7 +233,7 @@ def test_vmap_under_jit(strategy):
     chex.assert_trees_all_close(together, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_bfloat16_image_is_float32_rounded_once(strategy):
+def test_bfloat16_image_is_float32_rounded_once(form):
     image = jnp.asarray(GOLDEN["image"], jnp.bfloat16)
 
     def run(image):
@@ -270,19 +258,30 @@ def test_bfloat16_theta_and_grid_keep_float32_coordinates():
     )
 
 
-# Choice of strategy and errors
+# Choice of the form and errors
 
 
-def test_map_size_and_method_decide_the_strategy(monkeypatch):
-    for number, name in enumerate(("_dense", "_gather_each", "_gather"), start=1):
-        answer = jnp.array(float(number))
-        monkeypatch.setattr(spatial_transformer, name, lambda image, x, y, a=answer: a)
-    grid = jnp.zeros((1, 30, 30, 2))
-    side = int(spatial_transformer.DENSE_MAX_PIXELS**0.5)
-    assert grid_sample(jnp.zeros((1, side, side, 1)), grid) == 1
-    assert grid_sample(jnp.zeros((1, side + 1, side + 1, 1)), grid) == 2
-    assert grid_sample(jnp.zeros((1, side + 1, side + 1, 1)), grid, "nearest") == 2
-    assert grid_sample(jnp.zeros((1, side + 1, side + 1, 1)), grid, "bicubic") == 3
+@pytest.mark.parametrize(
+    ("platform", "channels", "method", "form"),
+    [
+        ("cpu", 1, "bilinear", "planes"),
+        ("cpu", pixel_reads.MAX_PLANES, "nearest", "planes"),
+        ("cpu", pixel_reads.MAX_PLANES + 1, "bilinear", "pairs"),
+        ("cpu", pixel_reads.MAX_PLANES + 1, "nearest", "gather"),
+        ("cpu", 1, "bicubic", "gather"),
+        ("gpu", 10, "bilinear", "gather"),
+        ("tpu", 1, "bilinear", "gather"),
+    ],
+)
+def test_platform_channels_and_method_decide_the_form(
+    monkeypatch, platform, channels, method, form
+):
+    monkeypatch.setattr(pixel_reads, "platform", lambda: platform)
+    for name in ("gather", "planes", "pairs"):
+        answer = jnp.full((1, 4, channels), float(len(name)))
+        monkeypatch.setattr(pixel_reads, name, lambda image, points, settings, a=answer: a)
+    out = grid_sample(jnp.zeros((1, 3, 3, channels)), jnp.zeros((1, 2, 2, 2)), method)
+    assert (out == len(form)).all()
 
 
 @pytest.mark.parametrize(

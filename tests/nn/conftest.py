@@ -1,0 +1,29 @@
+import pytest
+
+from deep_emotion_jax.nn import pixel_reads
+
+
+@pytest.fixture(params=["gather", "planes", "pairs"])
+def form(request, monkeypatch):
+    """Runs a test once per way of reading pixels; anything jitted must be jitted inside the test.
+
+    Bicubic, and nearest in pairs, have the first form alone.
+    """
+    params = request.node.callspec.params
+    method, padding, corners = (params.get(name) for name in ("method", "padding", "corners"))
+    if request.param != "gather" and method == "bicubic":
+        pytest.skip("bicubic has one form")
+    if request.param == "pairs" and method == "nearest":
+        pytest.skip("nearest is not read in pairs")
+    # The forms share what follows from padding and corners: one convention each is enough.
+    if request.param != "gather" and corners not in (None, padding == "reflection"):
+        pytest.skip("covered by the first form")
+
+    def choose(shape, settings):
+        if settings.method == "bicubic" or (request.param, settings.method) == ("pairs", "nearest"):
+            return pixel_reads.gather
+        return getattr(pixel_reads, request.param)
+
+    monkeypatch.setattr(pixel_reads, "choose", choose)
+    monkeypatch.setattr(pixel_reads, "CACHED_NUMBERS", 1)  # one image at a time
+    return request.param
