@@ -26,7 +26,7 @@ class _Constant(nnx.Module):
     def __init__(self, theta: jax.Array):
         self.theta = nnx.data(theta)
 
-    def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, images: jax.Array, *, train: bool = False, plain: bool = False) -> jax.Array:
         return self.theta
 
 
