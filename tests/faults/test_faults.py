@@ -78,7 +78,7 @@ def test_a_full_disk_is_one_message_and_goes_on_with_room(prepared, finished, sm
     disk, make_room = small_disk
     workdir, ballast = disk / "run", disk / "ballast"
     ballast.write_bytes(bytes(2 << 20))
-    fails(*train_arguments(prepared, workdir), words=("No space left", "room"))
+    fails(*train_arguments(prepared, workdir), words=("No space left", "free some disk space"))
     ballast.unlink()
     make_room()
     again = run(*train_arguments(prepared, workdir))
