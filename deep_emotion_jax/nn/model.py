@@ -289,7 +289,10 @@ class DeepEmotion(nnx.Module):
         """
         if images.ndim != 4 or images.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE, 1):
             raise ValueError(f"images must be [N, 48, 48, 1], got {list(images.shape)}")
-        x = face = standardize(images).astype(self.dtype)
+        x = standardize(images)
+        if self.dtype == "bfloat16":  # else the images' own precision, which may be float64
+            x = x.astype(self.dtype)
+        face = x
         if self.attended == 0:
             x = self._attend(x, face, train, plain)
         for i, stage in enumerate(self.stages, 1):
