@@ -120,5 +120,5 @@ def draw_curves(curves: Mapping[str, list[Bin]], path: str | os.PathLike[str], t
     axes.set_aspect("equal")
     axes.grid(color="lightgrey", linewidth=0.5)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="upper left")
+    axes.legend(frameon=False, loc="lower right")
     figure.savefig(path)
