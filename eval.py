@@ -17,10 +17,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from configs import command_line
 from deep_emotion_jax.cli.options import HelpFormatter, add_device, network, path
+from deep_emotion_jax.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
     from ml_collections import ConfigDict
 
+    from deep_emotion_jax.data.split import Split
     from deep_emotion_jax.evaluation.metrics import Metrics
     from deep_emotion_jax.evaluation.runs import Scored
 
@@ -266,9 +269,8 @@ def _select(options: argparse.Namespace) -> Selection:
         networks = {name: load_pretrained(options.model)}
         faces = {name: join(splits)}
     copies = None
-    if wanted and options.split in splits and splits[options.split].copies is not None:
-        train = load_dataset(config, ["train"])[0]["train"]
-        copies = None if options.split == "train" else runs.copies_of_training(join(splits), train)
+    if wanted and options.split != "train":
+        copies = _copies_of_training(config, splits[options.split])
     scored = []
     for name, trained in networks.items():
         own, names = faces[name], class_names
@@ -278,6 +280,20 @@ def _select(options: argparse.Namespace) -> Selection:
         scored.append(runs.Scored(name, trained, own, None if mapping else copies))
     title = str(options.workdir or f"{options.model} on {config.dataset}")
     return Selection(scored, title, options.workdir or Path(), _about(options, config, scored))
+
+
+def _copies_of_training(config: "ConfigDict", faces: "Split") -> "np.ndarray | None":
+    """Return which faces of a split are also in the training split; None if that is unknown."""
+    from datasets.load import load_dataset
+    from deep_emotion_jax.evaluation import runs
+
+    if faces.copies is None:
+        return None
+    try:
+        splits, _ = load_dataset(config, ["train"])
+    except UserError:  # The owner has this split alone.
+        return None
+    return runs.copies_of_training(faces, splits["train"])
 
 
 def _about(options: argparse.Namespace, config: "ConfigDict", scored: "list[Scored]") -> dict:

@@ -8,6 +8,11 @@ import numpy as np
 import pytest
 from commands import ROOT, fails, run, train_arguments
 
+import datasets.load
+import eval as evaluation
+from deep_emotion_jax.constants import LABELS
+from deep_emotion_jax.data.split import Split
+from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.nn.weights import load_model
 from deep_emotion_jax.pretrained import load_pretrained
 
@@ -183,3 +188,22 @@ def test_help_lists_the_options(command, words):
     assert done.returncode == 0
     for word in words:
         assert word in done.stdout
+
+
+def test_a_split_without_a_training_split_beside_it_is_scored(monkeypatch, capsys):
+    images = np.random.default_rng(0).integers(0, 256, (14, 48, 48, 1), dtype=np.uint8)
+    keys = [f"face-{i}" for i in range(14)]
+    faces = Split(images, np.arange(14, dtype=np.int32) % 7, keys, [""] * 14, copies=[""] * 14)
+
+    def load(config, splits=None):
+        if splits != ["validation"]:
+            raise UserError(f"no split {splits}")
+        return {"validation": faces}, list(LABELS)
+
+    monkeypatch.setattr(datasets.load, "load_dataset", load)
+    model = ("--model", "deep_emotion.fer2013", "--dataset", "fer2013")
+    options = evaluation.make_parser().parse_args(["evaluate", *model, "--split", "validation"])
+    options.function(options)
+    said = capsys.readouterr().out
+    assert "14 images" in said
+    assert "copies" not in said
