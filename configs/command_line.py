@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deep_emotion_jax.cli.options import path
+
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
@@ -19,18 +21,6 @@ SETTINGS_HELP = (
 )
 _PATHS = ("manual_dir", "data_dir", "init_from", "teacher")
 _BOOLS = {"true": True, "1": True, "false": False, "0": False}
-
-
-def path(text: str) -> Path:
-    """A path with "~" as the home folder, which shells leave alone after "="; a type of argparse.
-
-    Raises:
-      argparse.ArgumentTypeError: if there is no such user.
-    """
-    try:
-        return Path(text).expanduser()
-    except RuntimeError as error:
-        raise argparse.ArgumentTypeError(f"cannot expand {text!r}: {error}") from error
 
 
 def add_options(

@@ -17,10 +17,10 @@ from absl import logging
 from PIL import Image
 
 from datasets import archives, common
+from deep_emotion_jax.constants import LABELS
 from deep_emotion_jax.data.folders import walk
 from deep_emotion_jax.errors import UserError
 
-LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 USAGES = ("Training", "PublicTest", "PrivateTest")
 SIZE = 48
 

@@ -9,9 +9,9 @@ from absl import logging
 from tqdm.auto import tqdm
 
 from datasets import archives, common
+from deep_emotion_jax.constants import LABELS
 from deep_emotion_jax.errors import UserError
 
-LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 _EXPRESSIONS = dict(
     zip(("anger", "disgust", "fear", "joy", "sadness", "surprise", "neutral"), LABELS, strict=True)
 )

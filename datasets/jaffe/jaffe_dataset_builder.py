@@ -10,9 +10,9 @@ from absl import logging
 
 from datasets import archives, common
 from datasets.common import Square
+from deep_emotion_jax.constants import LABELS
 from deep_emotion_jax.errors import UserError
 
-LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 _EXPRESSIONS = dict(zip(("AN", "DI", "FE", "HA", "SA", "SU", "NE"), LABELS, strict=True))
 _SUBJECTS = ("KA", "KL", "KM", "KR", "MK", "NA", "NM", "TM", "UY", "YM")
 _NAME = re.compile(

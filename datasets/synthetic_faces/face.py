@@ -13,8 +13,8 @@ import numpy as np
 
 from datasets.synthetic_faces.drawing import draw
 from datasets.synthetic_faces.scene import random_person, random_scene
+from deep_emotion_jax.constants import LABELS
 
-LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 ACTION_UNITS = {
     1: "inner brow raiser",
     2: "outer brow raiser",

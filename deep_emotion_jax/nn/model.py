@@ -9,11 +9,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from deep_emotion_jax.constants import IMAGE_SIZE
 from deep_emotion_jax.nn.conv import ConvLayer, conv_stage, plain_stage
 from deep_emotion_jax.nn.spatial_transformer import affine_grid, grid_sample
-
-IMAGE_SIZE = 48
-"""Side of the face the network takes, in pixels (FER-2013's size, and the paper's)."""
 
 ATTENTION = ("features", "middle", "image", "none")
 LOCALIZATION = ("figure", "port", "leaky")
