@@ -91,9 +91,14 @@ def crop(
     # What the filter reads around the square.
     margin = math.ceil(side / size) + 2
     first_x, first_y = math.floor(x - reach) - margin, math.floor(y - reach) - margin
-    rows = np.arange(first_y, math.ceil(y + reach) + margin).clip(0, height - 1)
-    columns = np.arange(first_x, math.ceil(x + reach) + margin).clip(0, width - 1)
-    region = Image.fromarray(picture[rows[:, None], columns])
+    last_x, last_y = math.ceil(x + reach) + margin, math.ceil(y + reach) + margin
+    inside = picture[max(0, first_y) : last_y, max(0, first_x) : last_x]
+    beyond = [(-first_y, last_y - height), (-first_x, last_x - width)] + [(0, 0)] * (
+        picture.ndim - 2
+    )
+    if any(count > 0 for pair in beyond for count in pair):
+        inside = np.pad(inside, np.maximum(beyond, 0), mode="edge")
+    region = Image.fromarray(inside)
     if grey:
         region = region.convert("L")
     x, y = x - first_x, y - first_y
@@ -102,6 +107,8 @@ def crop(
         factor = max(1, int(side / size / 3))
         region = region.reduce(factor)
         x, y, side = x / factor, y / factor, side / factor
-        region = region.rotate(roll, Image.Resampling.BICUBIC, center=(x, y))
+        # In a coloured view, which only the detector sees, the quicker filter is good enough.
+        quality = Image.Resampling.BICUBIC if grey else Image.Resampling.BILINEAR
+        region = region.rotate(roll, quality, center=(x, y))
     edges = (x - side / 2, y - side / 2, x + side / 2, y + side / 2)
     return np.asarray(region.resize((size, size), Image.Resampling.BILINEAR, box=edges))

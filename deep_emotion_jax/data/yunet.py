@@ -19,6 +19,9 @@ STRIDES = (8, 16, 32)
 # Channels of a head: face or not, how well the box fits, box, five landmarks.
 SCORE, FIT, BOX, LANDMARKS = 0, 1, slice(2, 6), slice(6, 16)
 
+# Of a unit: 1 x 1 convolution, then 3 x 3 of each channel by itself.
+PARTS = ("point.kernel", "point.bias", "depth.kernel", "depth.bias")
+
 Weights = Mapping[str, jax.Array | np.ndarray]
 
 
@@ -66,8 +69,7 @@ def features(weights: Weights, pictures: jax.Array) -> list[jax.Array]:
     """The three heads' raw output, [N, H / stride, W / stride, 16] for each of `STRIDES`."""
 
     def unit(name: str, x: jax.Array) -> jax.Array:
-        point = x @ weights[f"{name}.point.kernel"] + weights[f"{name}.point.bias"]
-        return _depthwise(point, weights[f"{name}.depth.kernel"]) + weights[f"{name}.depth.bias"]
+        return _unit(x, *(weights[f"{name}.{part}"] for part in PARTS))
 
     def units(name: str, x: jax.Array) -> jax.Array:
         for i in range(2):
@@ -91,6 +93,13 @@ def features(weights: Weights, pictures: jax.Array) -> list[jax.Array]:
     middle = jax.nn.relu(unit("neck.1", middle + _double(coarse)))
     fine = jax.nn.relu(unit("neck.0", fine + _double(middle)))
     return [unit(f"heads.{i}", level) for i, level in enumerate((fine, middle, coarse))]
+
+
+@jax.jit  # Traced once for all units of one shape.
+def _unit(
+    x: jax.Array, point: jax.Array, point_bias: jax.Array, depth: jax.Array, depth_bias: jax.Array
+) -> jax.Array:
+    return _depthwise(x @ point + point_bias, depth) + depth_bias
 
 
 def _depthwise(x: jax.Array, kernel: jax.Array | np.ndarray) -> jax.Array:

@@ -9,6 +9,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, overload
 
@@ -31,7 +32,7 @@ DEFAULT_MODEL = "deep_emotion_wide.fer2013"
 # Every batch has this size, filled up where faces are few, so that one compilation serves all. On a
 # CPU a face takes as long in a larger batch.
 BATCH = 4
-# Pixels that may wait for their batch to fill: 100 MB.
+# Pixels of the pictures that are held at a time: 100 MB.
 WAITING_PIXELS = 1 << 25
 # A path, a Pillow image, or an array as `pictures.as_pixels` describes it.
 Readable = str | os.PathLike[str] | Image.Image | np.ndarray
@@ -164,19 +165,14 @@ class Predictor:
     def stream(self, pictures: Iterable[Picture]) -> Iterator[Prediction]:
         """Name the expressions in any number of pictures, in order, in bounded memory.
 
-        Pictures wait for a batch of faces to fill; `BATCH` of them at most.
+        `BATCH` pictures are read, then their faces found and classified. Faces are found in several
+        pictures at a time if the detector is a `FaceDetector`; others may keep state between calls.
         """
-        waiting: list[tuple[Picture, list[FoundFace]]] = []
-        cuts: list[np.ndarray] = []
-        for picture in pictures:
-            found = self._detector(picture.pixels)
-            waiting.append((picture, found))
-            cuts.extend(crop(picture.pixels, face.box, face.roll) for face in found)
-            pixels = sum(picture.pixels.size // 3 for picture, _ in waiting)
-            if max(len(cuts), len(waiting)) >= BATCH or pixels >= WAITING_PIXELS:
-                yield from self._classify(waiting, cuts)
-                waiting, cuts = [], []
-        yield from self._classify(waiting, cuts)
+        threads = min(BATCH, os.cpu_count() or 1) if isinstance(self._detector, FaceDetector) else 1
+        with ThreadPoolExecutor(threads) as pool:
+            for some in _batches(pictures):
+                found = list(pool.map(self._detector, [picture.pixels for picture in some]))
+                yield from self._classify(some, found)
 
     def importance(self, face: Face) -> np.ndarray:
         """How much blurring each part of a face lowers the probability of its expression.
@@ -192,8 +188,12 @@ class Predictor:
         return drop
 
     def _classify(
-        self, waiting: list[tuple[Picture, list[FoundFace]]], cuts: list[np.ndarray]
+        self, pictures: list[Picture], found: list[list[FoundFace]]
     ) -> Iterator[Prediction]:
+        both = list(zip(pictures, found, strict=True))
+        cuts = [
+            crop(picture.pixels, face.box, face.roll) for picture, faces in both for face in faces
+        ]
         results: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] = []
         for first in range(0, len(cuts), BATCH):
             batch = np.stack(cuts[first : first + BATCH])
@@ -204,8 +204,8 @@ class Predictor:
             for i, pixels in enumerate(batch):
                 results.append((pixels, shares[i], None if theta is None else theta[i]))
         rest = iter(results)
-        for picture, found in waiting:
-            yield Prediction(picture, tuple(self._face(face, *next(rest)) for face in found))
+        for picture, faces in both:
+            yield Prediction(picture, tuple(self._face(face, *next(rest)) for face in faces))
 
     def _face(
         self, found: FoundFace, pixels: np.ndarray, shares: np.ndarray, theta: np.ndarray | None
@@ -229,6 +229,19 @@ class Predictor:
             found.roll,
             notes(pixels, found.box, found.landmarks),
         )
+
+
+def _batches(pictures: Iterable[Picture]) -> Iterator[list[Picture]]:
+    """`BATCH` pictures at a time, fewer if they are large."""
+    some: list[Picture] = []
+    for picture in pictures:
+        some.append(picture)
+        pixels = sum(picture.pixels.size // 3 for picture in some)
+        if len(some) == BATCH or pixels >= WAITING_PIXELS:
+            yield some
+            some = []
+    if some:
+        yield some
 
 
 def _picture(picture: Readable) -> Picture:

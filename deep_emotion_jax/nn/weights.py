@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -117,7 +118,8 @@ def load_model(path: str | os.PathLike[str]) -> Trained:
         raise UserError(f"{path} is damaged: its description is not JSON ({error})") from error
     model = _check(path, header, tensors)
     state = nnx.state(model)
-    arrays = {tuple(name.split(".")): jnp.asarray(leaf) for name, leaf in tensors.items()}
+    # All at once: an operation for each array takes 0.2 s longer.
+    arrays = jax.device_put({tuple(name.split(".")): leaf for name, leaf in tensors.items()})
     nnx.replace_by_pure_dict(state, nnx.restore_int_paths(unflatten_dict(arrays)))
     nnx.update(model, state)
     return Trained(model, tuple(header["classes"]), header["about"], header["settings"])

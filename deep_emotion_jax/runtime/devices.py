@@ -78,6 +78,8 @@ def use_compilation_cache() -> None:
         writable = False
     if writable:
         jax.config.update("jax_compilation_cache_dir", str(folder))
+        # JAX's default leaves out what compiles in less than a second; a start compiles many such.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 def _kinds() -> str:
