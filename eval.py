@@ -254,7 +254,7 @@ def _select(options: argparse.Namespace) -> Selection:
                 config[key] = value
     else:
         config.dataset, config.protocol = options.dataset, "official"
-    for name in ("data_dir", "manual_dir"):
+    for name in ("data_dir", "manual_dir", "detector"):
         if given := getattr(options, name):
             config[name] = str(given)
     official = finished is None or finished.config["protocol"] == "official"
@@ -379,6 +379,12 @@ def _add_data(command: argparse.ArgumentParser) -> None:
         type=path,
         metavar="PATH",
         help="the raw data, if not yet prepared (default: that of the run)",
+    )
+    command.add_argument(
+        "--detector",
+        choices=("none", "builtin"),
+        help="of your own folder, score the square in the middle of each picture, or its largest "
+        "face (default: that of the run, else none)",
     )
     add_device(command)
 

@@ -59,7 +59,14 @@ def _prepared(config: ConfigDict) -> DatasetBuilder:
     manual_dir = Path(config.manual_dir).expanduser() if config.manual_dir else None
     # The classes of a folder are its subfolders.
     own = config.dataset == "folder"
-    settings = module.read_config(manual_dir) if own else config.dataset_config or None
+    if config.detector != "none" and not own:
+        raise UserError(
+            f"config.detector={config.detector!r} finds faces in your own folder "
+            f"(config.dataset='folder'); {config.dataset} has cut faces already: leave it 'none'"
+        )
+    settings = (
+        module.read_config(manual_dir, config.detector) if own else config.dataset_config or None
+    )
     data_dir = Path(config.data_dir).expanduser()
     builder = module.Builder(data_dir=data_dir, config=settings)
     prepare(builder, manual_dir)

@@ -1,6 +1,7 @@
 """A folder with one subfolder of pictures per class, as a TFDS dataset."""
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,9 @@ from absl import logging
 from tqdm.auto import tqdm
 
 from datasets import common
+from deep_emotion_jax.data.crop import crop
 from deep_emotion_jax.data.decoding import PICTURE_SUFFIXES, read_picture
+from deep_emotion_jax.data.detectors import FaceDetector
 from deep_emotion_jax.data.folders import is_hidden, walk
 from deep_emotion_jax.data.folds import hash_order
 from deep_emotion_jax.errors import UserError
@@ -35,9 +38,16 @@ Files = dict[str, dict[str, Path]]
 
 @dataclasses.dataclass
 class FolderConfig(tfds.core.BuilderConfig):
-    """What a folder holds. Its name changes with its files, so what is prepared is never stale."""
+    """What a folder holds. Its name changes with its files, so what is prepared is never stale.
+
+    Attributes:
+      labels: the classes.
+      detector: "none" takes the square in the middle of a picture, "builtin" its largest face, cut
+        as `predict` cuts it.
+    """
 
     labels: tuple[str, ...] = ()
+    detector: str = "none"
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -69,6 +79,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(
         self, root: Path, split: str, files: dict[str, Path]
     ) -> Iterator[tuple[str, dict[str, Any]]]:
+        read = _read_face if self.builder_config.detector == "builtin" else _read_square
         unreadable, missing = 0, set(self.builder_config.labels)
         for key, path in tqdm(
             files.items(),
@@ -78,7 +89,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             disable=None,  # No bar in a log file.
         ):
             try:
-                face = common.face_image(read_picture(path))
+                face = read(path)
             except UserError as error:
                 logging.warning("skipped: %s", error)
                 unreadable += 1
@@ -106,8 +117,29 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             )
 
 
-def read_config(root: Path | None) -> FolderConfig:
+def _read_square(path: Path) -> np.ndarray:
+    return common.face_image(read_picture(path))
+
+
+def _read_face(path: Path) -> np.ndarray:
+    picture = read_picture(path)
+    faces = _detector()(picture)
+    if not faces:
+        raise UserError(f"no face is found in {path}")
+    return crop(picture, faces[0].box, faces[0].roll)
+
+
+@functools.cache
+def _detector() -> FaceDetector:
+    return FaceDetector()
+
+
+def read_config(root: Path | None, detector: str = "none") -> FolderConfig:
     """The config for a folder: its classes, and a name that stands for the files as they are.
+
+    Args:
+      root: the folder.
+      detector: see `FolderConfig`.
 
     Raises:
       UserError: the folder is not given, or is not laid out as `INSTRUCTIONS` say.
@@ -115,13 +147,14 @@ def read_config(root: Path | None) -> FolderConfig:
     if root is None:
         raise UserError(f"no manual_dir was given.\n{INSTRUCTIONS}")
     divided = divide(find_pictures(root), root)
-    digest = hashlib.sha256()
+    # Without a detector the name is that of older versions.
+    digest = hashlib.sha256(b"" if detector == "none" else detector.encode())
     for files in divided.values():
         for key, path in files.items():
             status = path.stat()
             digest.update(f"{key}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     labels = sorted({_label(key) for files in divided.values() for key in files})
-    return FolderConfig(name=digest.hexdigest()[:16], labels=tuple(labels))
+    return FolderConfig(name=digest.hexdigest()[:16], labels=tuple(labels), detector=detector)
 
 
 def find_pictures(root: Path) -> Files:

@@ -2,11 +2,15 @@
 
 import numpy as np
 import pytest
+import skimage.data
 from PIL import Image
 
+from configs import default
 from datasets import common
 from datasets.folder.folder_dataset_builder import Builder, divide, find_pictures, read_config
+from datasets.load import load_dataset
 from deep_emotion_jax.errors import UserError
+from deep_emotion_jax.inference.predictor import Predictor
 
 
 def write(root, counts, size=(60, 50), suffix=".png"):
@@ -20,8 +24,8 @@ def write(root, counts, size=(60, 50), suffix=".png"):
     return root
 
 
-def prepare(root, data_dir):
-    builder = Builder(data_dir=data_dir, config=read_config(root))
+def prepare(root, data_dir, detector="none"):
+    builder = Builder(data_dir=data_dir, config=read_config(root, detector))
     common.prepare(builder, root)
     return {
         split: {e["key"].decode(): e for e in builder.as_data_source(split=split)}
@@ -47,6 +51,33 @@ def test_classes_are_divided_by_hash(tmp_path):
     key, example = next(iter(splits["train"].items()))
     expected = common.face_image(np.asarray(Image.open(root / key)))
     np.testing.assert_array_equal(example["image"][..., 0], expected)
+
+
+def test_faces_are_found_and_cut_as_predict_cuts_them(tmp_path, caplog):
+    """The detector's faces are trained on; a picture without one is named and left out."""
+    root = write(tmp_path / "mine", {"happy": 2, "sad": 3})
+    photo = skimage.data.astronaut()
+    for file in root.glob("*/0[0-1].png"):
+        Image.fromarray(photo).save(file)
+    plain, _ = prepare(root, tmp_path / "data")
+    with caplog.at_level("WARNING", "absl"):
+        found, _ = prepare(root, tmp_path / "data", "builtin")
+    assert sum(map(len, plain.values())) == 5
+    assert {key for split in found.values() for key in split} == {
+        f"{label}/0{i}.png" for label in ("happy", "sad") for i in (0, 1)
+    }
+    assert f"no face is found in {root / 'sad' / '02.png'}" in caplog.text
+    (face,) = Predictor.from_pretrained("deep_emotion.fer2013").predict(photo).faces
+    for split in found.values():
+        for example in split.values():
+            np.testing.assert_array_equal(example["image"][..., 0], face.pixels)
+
+
+def test_only_a_folder_has_faces_to_be_found(tmp_path):
+    config = default.get_config()
+    config.detector, config.data_dir = "builtin", str(tmp_path)
+    with pytest.raises(UserError, match=r"config\.detector='builtin'.*config\.dataset='folder'"):
+        load_dataset(config)
 
 
 def test_the_division_depends_on_keys_alone(tmp_path):

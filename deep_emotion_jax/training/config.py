@@ -166,6 +166,8 @@ class Experiment:
       dataset_config: one of the dataset builder's configs; empty for its first.
       manual_dir: the raw data: a folder, or the downloaded file itself.
       data_dir: where the prepared data lies.
+      detector: for dataset "folder": "none" trains on the square in the middle of each picture,
+        "builtin" on its largest face, found and cut as `predict` does.
       protocol: "official", "paper" or "subjects", see `data.folds`.
       labels: "majority" trains on one label for each image, "votes" on the distribution of votes,
         where the dataset has them (Barsoum et al. 2016).
@@ -191,6 +193,7 @@ class Experiment:
     dataset_config: str = setting("", TEXT)
     manual_dir: str = setting("", TEXT)
     data_dir: str = setting("data", FOLDER)
+    detector: str = setting("none", one_of(("none", "builtin")))
     protocol: str = setting("official", one_of(PROTOCOLS))
     labels: str = setting("majority", one_of(("majority", "votes")))
     drop_copies: bool = setting(False, BOOL)
