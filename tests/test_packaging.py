@@ -72,6 +72,28 @@ def test_contents_of_the_wheel(wheel):
         ), line
 
 
+def test_nothing_in_the_wheel_is_pickled_or_executable(wheel):
+    kinds = {".py", ".typed", ".md", ".html", ".js", ".css", ".safetensors"}
+    with zipfile.ZipFile(wheel) as archive:
+        for entry in archive.infolist():
+            if ".dist-info/" in entry.filename:
+                continue
+            assert os.path.splitext(entry.filename)[1] in kinds, entry.filename
+            assert not entry.external_attr >> 16 & 0o111, f"{entry.filename} is executable"
+            start = archive.read(entry)[:4]
+            assert start[:2] not in (b"\x80\x04", b"\x80\x05", b"MZ", b"PK"), entry.filename
+            assert start not in (b"\x7fELF", b"\xcf\xfa\xed\xfe"), entry.filename
+
+
+def test_the_lock_holds_the_pins_with_hashes():
+    """`pip install --require-hashes -r requirements.lock` installs what CI tests."""
+    text = (ROOT / "requirements.lock").read_text()
+    entries = [entry for entry in text.replace("\\\n", "").splitlines() if "==" in entry]
+    pins = [entry.split(" --hash")[0].strip() for entry in entries]
+    assert pins == requirements("constraints.txt")
+    assert all("--hash=sha256:" in entry for entry in entries)
+
+
 def test_the_wheel_names_an_expression_without_the_repository(wheel, tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
