@@ -37,7 +37,7 @@ TRAIN_ONLY = {
     "tensorflow_datasets",
 }
 # Flax itself imports optax.
-BLOCKED = TRAIN_ONLY - {"absl", "etils", "optax"} | {"cv2", "gradio", "onnx", "onnxruntime"}
+BLOCKED = TRAIN_ONLY - {"absl", "etils", "optax"} | {"av", "cv2", "gradio", "onnx", "onnxruntime"}
 
 PREDICT_AND_SAMPLE = f"""
 import sys

@@ -146,8 +146,8 @@ def test_requirements_files_repeat_pyproject():
     base, train, dev = project["dependencies"], extras["train"], extras["dev"]
     assert requirements("requirements.txt") == sorted([*base, *train], key=str.lower)
     own, *rest = dev
-    assert own == "deep-emotion-jax[train,demo,export]"
-    tested = [*rest, *extras["demo"], *extras["export"]]
+    assert own == "deep-emotion-jax[train,demo,export,video]"
+    tested = [*rest, *extras["demo"], *extras["export"], *extras["video"]]
     assert requirements("requirements-dev.txt") == sorted(tested, key=str.lower)
 
 

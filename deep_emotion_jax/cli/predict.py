@@ -1,31 +1,35 @@
 """Name the expressions of the faces in pictures, videos, or in front of the webcam.
 
 PATH is a picture, a video, a folder (with all its subfolders) or a pattern such as
-'holiday/**/*.jpg'. Files that cannot be read are reported and skipped.
+'holiday/**/*.jpg'. Files that cannot be read are reported and skipped. In videos and in front of
+the webcam, each person has a number, the track.
 
-Example:
+Examples:
   deep-emotion predict photo.jpg holiday --save out
+  deep-emotion predict film.mp4 --every 0.2s --csv --save out
 
 exit codes: 0 all files were read, 1 some could not be read, 2 a mistake in the arguments.
 """
 
 import argparse
-import csv
-import io
-import json
+import itertools
+import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deep_emotion_jax.cli import rows
 from deep_emotion_jax.cli.options import add_device, network, path
 from deep_emotion_jax.errors import UserError
 
 if TYPE_CHECKING:
     from deep_emotion_jax.data.detectors import Detector
-    from deep_emotion_jax.data.pictures import Picture
+    from deep_emotion_jax.data.video import Every
     from deep_emotion_jax.inference.predictor import Prediction, Predictor
+
+SMOOTH = 0.5
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -59,9 +63,47 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=path,
         metavar="DIR",
         help="write annotated pictures there: boxes, probabilities, the attended region, and what "
-        "the answer depends on (default: none)",
+        "the answer depends on; of a video a film with boxes, a timeline and a summary of each "
+        "track (default: none)",
+    )
+    videos = parser.add_argument_group("videos and the webcam")
+    videos.add_argument(
+        "--every",
+        type=_every,
+        metavar="N|SECONDSs",
+        help="take every Nth frame, or a frame in so many seconds, as 0.2s (default: all frames)",
+    )
+    videos.add_argument(
+        "--smooth",
+        type=_seconds,
+        default=SMOOTH,
+        metavar="SECONDS",
+        help="average the probabilities of each track over so many seconds; 0 for single frames "
+        "(default: %(default)s)",
+    )
+    videos.add_argument(
+        "--show", action="store_true", help="show the tracks in a window while they are found"
     )
     add_device(parser)
+
+
+def _every(text: str) -> "Every":
+    from deep_emotion_jax.data.video import Every
+
+    try:
+        return Every.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text.removesuffix("s"))
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time in seconds, such as 0.5")
+    return seconds
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -88,22 +130,47 @@ def run(arguments: argparse.Namespace) -> int:
         unreadable += 1
         tqdm.write(f"skipped: {error}", file=sys.stderr)
 
-    predictions: Iterable[Prediction]
+    lines = rows.csv_lines if arguments.csv else rows.table_lines
+    printer = Printer(rows.json_lines if arguments.json else lines, predictor.classes)
     if arguments.webcam:
-        # One picture at a time: a batch would answer late.
-        predictions = (next(predictor.stream([picture])) for picture in pictures.webcam())
+        from deep_emotion_jax.cli import follow
+
+        follow.webcam(predictor, printer, arguments)
     else:
-        predictions = predictor.stream(pictures.read(arguments.paths, report))
-    saved = _print_and_save(
-        tqdm(predictions, unit=" pictures", disable=None, leave=False), predictor, arguments
-    )
-    if arguments.save:
-        count = f"{len(saved)} annotated picture{'' if len(saved) == 1 else 's'}"
-        where = saved[0] if len(saved) == 1 else arguments.save
-        print(f"{count}: {where}", file=sys.stderr)
+        files = pictures.files(arguments.paths, report)
+        for are_videos, group in itertools.groupby(files, pictures.is_video):
+            if are_videos:
+                from deep_emotion_jax.cli import follow
+
+                for file in group:
+                    follow.video(file, predictor, printer, arguments, report)
+            else:
+                read = pictures.read(map(str, group), report)
+                _print_and_save(predictor.stream(read), predictor, printer, arguments)
     if unreadable:
         print(f"{unreadable} could not be read and were skipped", file=sys.stderr)
     return 1 if unreadable else 0
+
+
+class Printer:
+    """Prints predictions on standard output, with a header before the first one.
+
+    Args:
+      lines: the format.
+      classes: the network's.
+    """
+
+    def __init__(self, lines: rows.Format, classes: tuple[str, ...]):
+        self._lines, self._classes, self._started = lines, classes, False
+
+    def __call__(self, prediction: "Prediction") -> None:
+        """Print one prediction."""
+        from tqdm import tqdm
+
+        header = [] if self._started else self._lines(None, self._classes)
+        self._started = True
+        for line in itertools.chain(header, self._lines(prediction, self._classes)):
+            tqdm.write(line, file=sys.stdout)
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -117,35 +184,35 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _print_and_save(
-    predictions: "Iterable[Prediction]", predictor: "Predictor", arguments: argparse.Namespace
-) -> list[Path]:
-    """Print every prediction, and return the paths of the annotated pictures."""
+    predictions: "Iterable[Prediction]",
+    predictor: "Predictor",
+    printer: Printer,
+    arguments: argparse.Namespace,
+) -> None:
+    """Print the predictions of pictures, and write the annotated ones."""
     from tqdm import tqdm
 
     from deep_emotion_jax.inference import drawing
 
-    lines = _csv_lines if arguments.csv else _json_lines if arguments.json else _table_lines
-    write: Callable[[str], None] = lambda line: tqdm.write(line, file=sys.stdout)  # noqa: E731
     saved: list[Path] = []
     faceless = 0
-    for i, prediction in enumerate(predictions):
-        if i == 0:
-            for line in lines(None, predictor.classes):
-                write(line)
-        for line in lines(prediction, predictor.classes):
-            write(line)
+    for prediction in tqdm(predictions, unit=" pictures", disable=None, leave=False):
+        printer(prediction)
         faceless += not prediction.faces
         if arguments.save and prediction.faces:
             maps = [predictor.importance(face) for face in prediction.faces]
             saved.append(drawing.path_in(arguments.save, prediction.picture))
             drawing.save(prediction, maps, saved[-1])
-    if faceless and not arguments.webcam:
+    if faceless:
         print(
             f"no face found in {faceless} picture{'' if faceless == 1 else 's'}; "
             "if they are cut-out faces, use --detector none",
             file=sys.stderr,
         )
-    return saved
+    if arguments.save:
+        count = f"{len(saved)} annotated picture{'' if len(saved) == 1 else 's'}"
+        where = saved[0] if len(saved) == 1 else arguments.save
+        print(f"{count}: {where}", file=sys.stderr)
 
 
 def _detector(arguments: argparse.Namespace) -> "Detector":
@@ -154,80 +221,3 @@ def _detector(arguments: argparse.Namespace) -> "Detector":
     if arguments.detector == "yunet":
         return YuNetDetector(arguments.detector_model)
     return whole_picture if arguments.detector == "none" else FaceDetector()
-
-
-# Each output format is a function of a prediction, or of None for the header.
-
-
-def _table_lines(prediction: "Prediction | None", classes: tuple[str, ...]) -> Iterator[str]:
-    width = max(len(name) for name in (*classes, "expression"))
-    if prediction is None:
-        yield f"{'expression':{width}}  {'prob.':>6}  {'left':>5}  {'top':>5}  {'side':>5}  picture"
-        return
-    name = _name(prediction.picture)
-    # No control characters reach the terminal.
-    name = name if name.isprintable() else ascii(name)[1:-1]
-    for face in prediction.faces:
-        left, top, side = (f"{round(value):5}" for value in face.box)
-        share = f"{face.probabilities[face.expression]:.1%}"
-        notes = f"  ({', '.join(face.notes)})" if face.notes else ""
-        yield f"{face.expression:{width}}  {share:>6}  {left}  {top}  {side}  {name}{notes}"
-    if not prediction.faces:
-        yield f"{'(no face)':{width}}  {'':27}  {name}"
-
-
-def _json_lines(prediction: "Prediction | None", classes: tuple[str, ...]) -> Iterator[str]:
-    if prediction is None:
-        return
-    picture = prediction.picture
-    height, width, _ = picture.pixels.shape
-    yield json.dumps(
-        {
-            "picture": picture.source,
-            "frame": picture.frame,
-            "seconds": picture.seconds,
-            "width": width,
-            "height": height,
-            "faces": [
-                {
-                    "expression": face.expression,
-                    "probabilities": face.probabilities,
-                    "box": face.box._asdict(),
-                    "region": None if face.region is None else face.region.tolist(),
-                    "score": face.score,
-                    "roll": face.roll,
-                    "landmarks": None if face.landmarks is None else face.landmarks.tolist(),
-                    "notes": face.notes,
-                }
-                for face in prediction.faces
-            ],
-        }
-    )
-
-
-def _csv_lines(prediction: "Prediction | None", classes: tuple[str, ...]) -> Iterator[str]:
-    if prediction is None:
-        where = ("picture", "frame", "seconds", "left", "top", "side", "expression")
-        yield _csv_line([*where, *classes, "score", "roll", "notes"])
-        return
-    picture = prediction.picture
-    # Bytes of a name that are not UTF-8 cannot be printed.
-    source = picture.source.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    place = [source, picture.frame, picture.seconds]
-    for face in prediction.faces:
-        cells = [*place, *face.box, face.expression, *face.probabilities.values()]
-        yield _csv_line([*cells, face.score, face.roll, " ".join(face.notes)])
-    if not prediction.faces:
-        yield _csv_line(place + [None] * (7 + len(classes)))
-
-
-def _csv_line(cells: list) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue().removesuffix("\n")
-
-
-def _name(picture: "Picture") -> str:
-    if picture.seconds is not None:
-        return f"{picture.source} at {picture.seconds:.2f} s"
-    return picture.source if picture.frame is None else f"{picture.source} {picture.frame}"

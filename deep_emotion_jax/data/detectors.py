@@ -183,7 +183,7 @@ class YuNetDetector:
             import cv2
         except ImportError as error:
             raise UserError(
-                '--detector yunet needs OpenCV: pip install ".[video]" in the project\'s folder'
+                '--detector yunet needs OpenCV: pip install ".[yunet]" in the project\'s folder'
             ) from error
         if not os.path.isfile(model):
             raise UserError(f"there is no YuNet model file {os.fspath(model)}")

@@ -3,12 +3,13 @@
 import glob
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from deep_emotion_jax.data import video
 from deep_emotion_jax.data.decoding import PICTURE_SUFFIXES, as_pixels, read_picture
 from deep_emotion_jax.data.folders import walk
 from deep_emotion_jax.errors import UserError
@@ -17,7 +18,7 @@ VIDEO_SUFFIXES = (
     *(".3gp", ".avi", ".m4v", ".mkv", ".mov", ".mp4"),
     *(".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv"),
 )
-__all__ = ["Picture", "as_pixels", "read", "read_picture", "webcam"]
+__all__ = ["Picture", "as_pixels", "files", "frames", "is_video", "read", "read_picture"]
 Report = Callable[[UserError], None]
 
 
@@ -29,7 +30,7 @@ class Picture:
       source: path of the picture or video, or "webcam", or "" for an array.
       pixels: uint8 [H, W, 3] RGB, upright.
       frame: number of the frame in its video or stream, from 0; None for a picture.
-      seconds: time of the frame in its video; None for a picture and the webcam.
+      seconds: from the first frame of the video or stream to this one; None for a picture.
     """
 
     source: str
@@ -38,7 +39,7 @@ class Picture:
     seconds: float | None = None
 
 
-def read(paths: list[str], report: Report) -> Iterator[Picture]:
+def read(paths: Iterable[str], report: Report) -> Iterator[Picture]:
     """Reads pictures and the frames of videos, one at a time.
 
     Args:
@@ -47,29 +48,32 @@ def read(paths: list[str], report: Report) -> Iterator[Picture]:
         standard input.
       report: called with the error for each unreadable file; reading goes on with the next.
     """
-    for path in _files(paths, report):
+    for path in files(paths, report):
         try:
-            if str(path) == "-":
+            if is_video(path):
+                with video.Video(path) as opened:
+                    yield from frames(opened)
+            elif str(path) == "-":
                 yield Picture("-", as_pixels(sys.stdin.buffer))
-            elif path.suffix.lower() in VIDEO_SUFFIXES:
-                yield from _frames(str(path), str(path))
             else:
                 yield Picture(str(path), read_picture(path))
         except UserError as error:
             report(error)
 
 
-def webcam() -> Iterator[Picture]:
-    """Frames of the first camera, for as long as it gives any.
-
-    Raises:
-      UserError: without OpenCV or a camera.
-    """
-    for picture in _frames(0, "webcam"):
-        yield Picture(picture.source, picture.pixels, picture.frame)
+def is_video(path: Path) -> bool:
+    """Whether a file is read as a video, by its suffix."""
+    return path.suffix.lower() in VIDEO_SUFFIXES
 
 
-def _files(paths: list[str], report: Report) -> Iterator[Path]:
+def frames(opened: video.Video, every: video.Every = video.ALL) -> Iterator[Picture]:
+    """The frames of an open video or camera, see `Video.frames`."""
+    for number, seconds, pixels in opened.frames(every):
+        yield Picture(opened.source, pixels, number, seconds)
+
+
+def files(paths: Iterable[str], report: Report) -> Iterator[Path]:
+    """The files that `read` reads, with "-" for standard input."""
     for path in paths:
         if "://" in path and not os.path.lexists(path):
             report(UserError(f"{path} is a URL, and nothing is read from the network; download it"))
@@ -95,30 +99,3 @@ def _below(folder: str, report: Report) -> Iterator[str]:
     for path in walk(folder, unreadable):
         if path.suffix.lower() in PICTURE_SUFFIXES + VIDEO_SUFFIXES:
             yield str(path)
-
-
-def _frames(video: str | int, source: str) -> Iterator[Picture]:
-    if isinstance(video, str) and not os.path.isfile(video):
-        raise UserError(f"there is no file {video}")
-    try:
-        import cv2
-    except ImportError as error:
-        raise UserError(
-            f'reading {source} needs OpenCV: pip install ".[video]" in the project\'s folder'
-        ) from error
-    capture = cv2.VideoCapture(video)
-    try:
-        frame = 0
-        while True:
-            more, pixels = capture.read()
-            if not more:
-                break
-            seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-            yield Picture(source, np.ascontiguousarray(pixels[..., ::-1]), frame, seconds)
-            frame += 1
-    finally:
-        capture.release()
-    if frame == 0:
-        raise UserError(
-            f"OpenCV reads no frame from {source}: it is damaged, no video, or not there"
-        )

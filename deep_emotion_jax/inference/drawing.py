@@ -1,5 +1,6 @@
 """Annotated pictures: boxes around the faces, and a card per face that explains the prediction."""
 
+import functools
 import hashlib
 import os
 from collections.abc import Sequence
@@ -72,7 +73,10 @@ def _layout(picture: tuple[int, int], faces: int) -> tuple[tuple[int, int], tupl
 
 
 def with_boxes(prediction: Prediction, largest: int = LARGEST) -> Image.Image:
-    """Draw the picture with numbered boxes; its longer side is `SMALLEST` to `largest` pixels."""
+    """Draw the picture with numbered boxes; its longer side is `SMALLEST` to `largest` pixels.
+
+    Faces are numbered by their tracks, or from 1.
+    """
     picture = Image.fromarray(prediction.picture.pixels)
     longest = float(np.clip(max(picture.size), SMALLEST, largest))
     scale = longest / max(picture.size)
@@ -80,16 +84,17 @@ def with_boxes(prediction: Prediction, largest: int = LARGEST) -> Image.Image:
     picture = picture.resize((width, height))
     pen = ImageDraw.Draw(picture)
     font_size = max(FONT_SIZE, longest * LABEL)
-    font = ImageFont.load_default(font_size)
-    for i, face in enumerate(prediction.faces):
+    font = load_font(font_size)
+    for i, face in enumerate(prediction.faces, start=1):
+        number = i if face.track is None else face.track
         left, top, _ = (value * scale for value in face.box)
-        colour = COLOURS[i % len(COLOURS)]
+        colour = COLOURS[(number - 1) % len(COLOURS)]
         square = np.array([(0, 0), (1, 0), (1, 1), (0, 1)])
         corners = [tuple(corner) for corner in face.box.to_picture(square, face.roll) * scale]
         _outline(pen, corners, colour)
         if face.region is not None:
             _outline(pen, [tuple(corner) for corner in face.region * scale], REGION, 1)
-        text = f"{i + 1} {answer(face)}"
+        text = f"{number} {answer(face)}"
         right = width - font.getlength(text) - 3
         _tag(pen, (max(3, min(left, right)), max(3, top - font_size - 6)), text, colour, font)
     return picture
@@ -137,25 +142,35 @@ def save(prediction: Prediction, maps: list[np.ndarray], path: Path) -> None:
 def path_in(folder: Path, picture: Picture) -> Path:
     """Return the path of a picture's annotated form; different pictures never share a path.
 
-    The picture's path relative to the working directory is repeated below the folder: "a/b.png"
-    becomes "a/b.png.faces.png", so that no picture is overwritten, even if the folder is the
-    picture's own. A picture elsewhere goes to the folder itself, with a hash of its own folder:
-    "/photos/b.jpg" becomes "b.jpg.1a2b3c4d.faces.jpg". A JPEG becomes a JPEG, all others a PNG.
+    "a/b.png" becomes "a/b.png.faces.png" below the folder, see `place_in`. A JPEG becomes a JPEG,
+    all others a PNG.
     """
-    path = Path(os.path.relpath(picture.source))
-    frame = "" if picture.frame is None else f".{picture.frame:06}"
+    path = place_in(folder, picture.source, picture.frame)
+    jpeg = Path(picture.source).suffix.lower() in (".jpg", ".jpeg", ".jpe", ".jfif")
+    return path.with_name(f"{path.name}.faces{'.jpg' if jpeg else '.png'}")
+
+
+def place_in(folder: Path, source: str, frame: int | None = None) -> Path:
+    """Return what the paths of all that is written about a source begin with.
+
+    The source's path relative to the working directory is repeated below the folder, so that with
+    something added to its name no picture is overwritten, even if the folder is the picture's own.
+    A picture elsewhere goes to the folder itself, with a hash of its own folder: "/photos/b.jpg"
+    becomes "b.jpg.1a2b3c4d".
+    """
+    path = Path(os.path.relpath(source))
+    name = path.name if frame is None else f"{path.name}.{frame:06}"
     if ".." in path.parts:
         path = Path(os.path.abspath(path))
-        frame += f".{hashlib.sha256(os.fsencode(path.parent)).hexdigest()[:8]}"
-        path = Path(path.name)
-    suffix = ".jpg" if path.suffix.lower() in (".jpg", ".jpeg", ".jpe", ".jfif") else ".png"
-    return folder / path.with_name(f"{path.name}{frame}.faces{suffix}")
+        name += f".{hashlib.sha256(os.fsencode(path.parent)).hexdigest()[:8]}"
+        return folder / name
+    return folder / path.with_name(name)
 
 
 def _card(title: str, face: Face, importance: np.ndarray, index: int) -> Image.Image:
     card = Image.new("RGB", CARD, PAPER)
     pen = ImageDraw.Draw(card)
-    font = ImageFont.load_default(FONT_SIZE)
+    font = load_font(FONT_SIZE)
     _tag(pen, (PAD, PAD // 2), title, COLOURS[index % len(COLOURS)], font)
     top = PAD + 22
     beside = PAD + FACE + PAD // 2
@@ -176,6 +191,12 @@ def _card(title: str, face: Face, importance: np.ndarray, index: int) -> Image.I
         pen.rectangle((left + 75, y + 3, left + 75 + 100 * probability, y + step - 3), HEAT)
         pen.text((left + 182, y), f"{probability:.0%}", INK, font)
     return card
+
+
+@functools.cache
+def load_font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own font, `size` pixels high."""
+    return ImageFont.load_default(size)
 
 
 def answer(face: Face) -> str:

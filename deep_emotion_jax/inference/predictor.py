@@ -53,6 +53,7 @@ class Face:
       landmarks: [5, 2] in pixels of the picture, see `FoundFace`, or None.
       roll: degrees by which the frame was turned to level the eyes, see `crop`.
       notes: why the answer may be wrong, such as "small" or "profile"; see `quality.notes`.
+      track: number of the person in a video, from 1, see `video.Follower`; None for a picture.
     """
 
     box: Box
@@ -64,6 +65,7 @@ class Face:
     landmarks: np.ndarray | None = field(default=None, repr=False)
     roll: float = 0.0
     notes: tuple[str, ...] = ()
+    track: int | None = None
 
 
 @dataclass(frozen=True)

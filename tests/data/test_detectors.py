@@ -201,7 +201,7 @@ def test_opencv_is_missing_or_refuses_the_file(monkeypatch, tmp_path):
     with pytest.raises(UserError, match="cannot read"):
         YuNetDetector(tmp_path / "bad.onnx")
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(UserError, match=r"\[video\]"):
+    with pytest.raises(UserError, match=r"\[yunet\]"):
         YuNetDetector(tmp_path / "bad.onnx")
 
 

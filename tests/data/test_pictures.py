@@ -2,6 +2,7 @@
 
 import sys
 
+import films
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from deep_emotion_jax.data import pictures
+from deep_emotion_jax.data.video import Video
 from deep_emotion_jax.errors import UserError
 
 
@@ -208,12 +210,13 @@ def test_pictures_are_read_one_at_a_time(tmp_path):
 
 
 def test_video(tmp_path):
-    cv2 = pytest.importorskip("cv2")
     path = tmp_path / "video.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
-    for level in (0, 100, 200):
-        writer.write(np.full((48, 64, 3), (level, 0, 255), np.uint8))  # BGR
-    writer.release()
+    colours = [(255, 0, level) for level in (0, 100, 200)]
+    films.write(
+        path,
+        ((i / 10, np.full((48, 64, 3), colour, np.uint8)) for i, colour in enumerate(colours)),
+        "mjpeg",
+    )
     found, errors = read_all(path)
     assert not errors
     assert [picture.frame for picture in found] == [0, 1, 2]
@@ -225,16 +228,15 @@ def test_video(tmp_path):
 
 
 def test_video_that_is_none(tmp_path):
-    pytest.importorskip("cv2")
     (tmp_path / "video.mp4").write_bytes(b"no video")
     _, errors = read_all(tmp_path / "video.mp4")
     assert "reads no frame" in errors[0]
 
 
-def test_video_without_opencv(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "cv2", None)
+def test_video_without_pyav(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
     (tmp_path / "video.mp4").touch()
     _, errors = read_all(tmp_path / "video.mp4")
     assert 'pip install ".[video]"' in errors[0]
     with pytest.raises(UserError, match=r"\[video\]"):
-        next(pictures.webcam())
+        Video(None)

@@ -6,9 +6,10 @@ import json
 import pickle
 import subprocess
 import sys
-import types
 from pathlib import Path
 
+import av
+import films
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +21,7 @@ from PIL import Image
 
 from deep_emotion_jax import Predictor, load_pretrained
 from deep_emotion_jax.__main__ import main
+from deep_emotion_jax.data import video
 from deep_emotion_jax.data.crop import Box
 from deep_emotion_jax.data.detectors import FoundFace, whole_picture
 from deep_emotion_jax.data.pictures import Picture
@@ -333,7 +335,7 @@ def test_command_csv(capsys, tmp_path, golden):
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out, newline="")))
     assert [Path(row["picture"]).stem for row in rows] == ["a,b", 'c"d', "e\nf"]
     for row, want in zip(rows, expected, strict=False):
-        classes = list(row)[7:-3]
+        classes = list(row)[7:-4]
         np.testing.assert_allclose([float(row[name]) for name in classes], want, atol=1e-4)
         assert row["expression"] == classes[want.argmax()]
 
@@ -392,40 +394,31 @@ def test_command_in_a_process_of_its_own(astronaut):
     assert (run.stdout, run.stderr) == ("0\n", "")
 
 
-class FakeCamera:
-    """OpenCV's capture, giving the astronaut, as blue, green and red, until it is unplugged."""
-
-    frames = 2
-
-    def __init__(self, number):
-        assert number == 0
-        self.left = self.frames
-        self.released = False
-        FakeCamera.last = self
-
-    def read(self):
-        self.left -= 1
-        return self.left >= 0, skimage.data.astronaut()[..., ::-1]
-
-    def get(self, what):
-        return 0.0
-
-    def release(self):
-        self.released = True
-
-
-def test_the_webcam_is_watched_frame_by_frame(monkeypatch, capsys):
-    cv2 = types.SimpleNamespace(VideoCapture=FakeCamera, CAP_PROP_POS_MSEC=0)
-    monkeypatch.setitem(sys.modules, "cv2", cv2)
+def test_the_webcam_is_watched_frame_by_frame(monkeypatch, capsys, tmp_path):
+    film = tmp_path / "camera.mkv"
+    films.write(film, [(0, skimage.data.astronaut()), (0.1, skimage.data.astronaut())])
+    monkeypatch.setattr(video, "camera_input", lambda: (str(film), None, {}))
+    cameras = []
+    monkeypatch.setattr(av, "open", spy(cameras, av.open))
     assert main(["predict", "--webcam", "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(row["picture"], row["frame"]) for row in rows] == [("webcam", 0), ("webcam", 1)]
     for row in rows:
         assert [face["expression"] for face in row["faces"]] == ["happy"]
-    assert FakeCamera.last.released
-    monkeypatch.setattr(FakeCamera, "frames", 0)
+    (camera,) = cameras
+    with pytest.raises(AssertionError, match="not open"):
+        next(camera.decode(video=0))  # It has been released.
+    film.write_bytes(b"")  # It has been unplugged.
     assert main(["predict", "--webcam"]) == 2
     assert "webcam" in capsys.readouterr().err
+
+
+def spy(results, function):
+    def keep(*arguments, **options):
+        results.append(function(*arguments, **options))
+        return results[-1]
+
+    return keep
 
 
 def test_faces_are_marked_and_a_picture_without_any_gets_a_hint(capsys, tmp_path):

@@ -1,0 +1,160 @@
+"""What `deep-emotion predict` does with videos and the webcam: rows, film, timeline and summary."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from deep_emotion_jax.data.pictures import Report
+from deep_emotion_jax.data.video import Every, Video
+from deep_emotion_jax.errors import UserError
+from deep_emotion_jax.files import write_bytes, write_text
+from deep_emotion_jax.inference import drawing, summary, timeline
+from deep_emotion_jax.inference.video import Film, draw, follow
+from deep_emotion_jax.inference.window import Window
+
+if TYPE_CHECKING:
+    from deep_emotion_jax.inference.predictor import Prediction, Predictor
+
+Print = Callable[["Prediction"], None]
+
+
+class Outputs:
+    """What is written about one video besides its rows.
+
+    Args:
+      folder: of --save; None writes nothing.
+      source: the video.
+      classes: the network's.
+
+    Raises:
+      UserError: if the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path | None, source: str, classes: tuple[str, ...]):
+        self.summary = summary.Summary()
+        self._classes = classes
+        self._start = None if folder is None else drawing.place_in(folder, source)
+        self._film = None if self._start is None else Film(self._path(".faces.mp4"), source)
+
+    def add(self, prediction: "Prediction") -> None:
+        """Add a frame."""
+        self.summary.add(prediction)
+        if self._film is not None:
+            self._film.add(prediction)
+
+    def finish(self) -> list[Path]:
+        """Write what is not written yet, for the frames so far, and return the paths."""
+        lanes, seconds = self.summary.finish(), self.summary.seconds
+        if lanes:
+            print(summary.as_text(lanes), file=sys.stderr)
+        if self._film is None or not self._film.finish():
+            return []
+        picture, table = self._path(".timeline.png"), self._path(".tracks.csv")
+        try:
+            write_bytes(picture, timeline.as_png(lanes, seconds, self._classes))
+            write_text(table, summary.as_csv(lanes, self._classes))
+        except OSError as error:
+            raise UserError(f"cannot write {picture}: {error.strerror or error}") from error
+        return [self._film.path, picture, table]
+
+    def discard(self) -> None:
+        """Remove what is unfinished."""
+        if self._film is not None:
+            self._film.discard()
+
+    def _path(self, ending: str) -> Path:
+        assert self._start is not None
+        return self._start.with_name(self._start.name + ending)
+
+
+def video(
+    path: Path,
+    predictor: "Predictor",
+    write: Print,
+    arguments: argparse.Namespace,
+    report: Report,
+) -> None:
+    """Print the rows of a video, and write what --save asks for.
+
+    Args:
+      path: of the video.
+      predictor: finds the faces and names their expressions.
+      write: prints a row.
+      arguments: of the command.
+      report: called with the error if the file cannot be read, or not to its end.
+
+    Raises:
+      UserError: if something cannot be written, or there is no display for --show.
+    """
+    try:
+        opened = Video(path)
+    except UserError as error:
+        report(error)
+        return
+    with opened:
+        _follow(opened, predictor, write, arguments, report)
+
+
+def webcam(predictor: "Predictor", write: Print, arguments: argparse.Namespace) -> None:
+    """As `video`, for the first camera, until Ctrl-C or the window is closed.
+
+    Raises:
+      UserError: also if no camera can be read.
+    """
+
+    def fail(error: UserError) -> None:
+        raise error
+
+    with Video(None) as opened:
+        _follow(opened, predictor, write, arguments, fail)
+
+
+def _follow(
+    opened: Video,
+    predictor: "Predictor",
+    write: Print,
+    arguments: argparse.Namespace,
+    report: Report,
+) -> None:
+    window = Window(opened.source) if arguments.show else None
+    outputs = Outputs(arguments.save, opened.source, predictor.classes)
+    every = arguments.every or Every()
+    live = arguments.show or arguments.webcam
+    predictions = follow(predictor, opened, every, arguments.smooth, live=live, report=report)
+    try:
+        with _bar(opened) as bar:
+            for prediction in predictions:
+                write(prediction)
+                outputs.add(prediction)
+                bar.update((prediction.picture.seconds or 0.0) - bar.n)
+                if window is not None and not window.show(draw(prediction)):
+                    break
+        _say(opened.source, outputs.finish())
+    except KeyboardInterrupt:
+        print(f"stopped after {outputs.summary.seconds:.1f} s", file=sys.stderr)
+        _say(opened.source, outputs.finish())
+        raise
+    finally:
+        outputs.discard()
+        if window is not None:
+            window.close()
+
+
+def _bar(opened: Video) -> Any:
+    whole = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} s [{elapsed}<{remaining}]"
+    return tqdm(
+        total=opened.duration,
+        desc=Path(opened.source).name,
+        bar_format=whole if opened.duration else "{desc}: {n:.1f} s [{elapsed}]",
+        disable=None,
+        leave=False,
+    )
+
+
+def _say(source: str, written: list[Path]) -> None:
+    if written:
+        print(f"{source}: {', '.join(map(str, written))}", file=sys.stderr)
