@@ -12,7 +12,7 @@ import pytest
 
 
 @contextmanager
-def chromium(width: int, height: int) -> Iterator[Any]:
+def chromium(width: int, height: int, *more_flags: str) -> Iterator[Any]:
     """A Selenium driver of Debian's Chromium with a window of that size in pixels.
 
     Skips the test where something is missing.
@@ -29,6 +29,7 @@ def chromium(width: int, height: int) -> Iterator[Any]:
             *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run"),
             *("disable-background-networking", "disable-component-update", "disable-sync"),
             *(f"user-data-dir={profile}", f"window-size={width},{height}"),
+            *more_flags,
         ):
             options.add_argument(f"--{flag}")
         started = webdriver.Chrome(options, webdriver.ChromeService(driver))

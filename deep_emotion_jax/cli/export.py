@@ -1,9 +1,11 @@
 """Write a network for use without this package: ONNX, StableHLO, or a web page.
 
-Every file is run before it is written and must give the network's logits. --stablehlo also writes
-FILE.json with classes, preprocessing and outputs; an ONNX file holds them in its metadata. --web
-needs npm (Node.js) and a network connection once, to fetch ONNX Runtime for the browser; the page
-then runs from any static server, such as python -m http.server, and contacts no other host.
+Every file is run before it is written and must give the network's logits. --onnx also writes the
+face detector (fer.detector.onnx beside fer.onnx) and fer.onnx.json with classes, temperature and
+all that finding and cutting faces takes; docs/deploy.md has programs for them. --stablehlo writes
+FILE.json as well. --web writes a page that finds faces in pictures and from the camera; it needs
+npm (Node.js) and a network connection once, to fetch ONNX Runtime for the browser. The page then
+runs from any static server, such as python -m http.server, and contacts no other host.
 
 Needs the extra "export": in the project's folder, run pip install ".[export]".
 
@@ -24,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         type=network,
-        default="deep_emotion.fer2013",
+        default="deep_emotion_wide.fer2013",
         metavar="NAME_OR_PATH",
         help="a network of the package or a .safetensors file (default: %(default)s)",
     )
@@ -62,7 +64,12 @@ def run(arguments: argparse.Namespace) -> int:
     trained = load_pretrained(arguments.model)
     try:
         if arguments.onnx:
+            detector = arguments.onnx.with_name(f"{arguments.onnx.stem}.detector.onnx")
             _write(arguments.onnx, programs.to_onnx(trained))
+            _write(detector, programs.detector_to_onnx())
+            files = {"network": arguments.onnx.name, "detector": detector.name}
+            text = json.dumps({"files": files, **programs.deployment(trained)}, indent=2)
+            _write(Path(f"{arguments.onnx}.json"), text.encode())
         if arguments.stablehlo:
             _write(arguments.stablehlo, programs.to_stablehlo(trained))
             text = json.dumps(programs.description(trained), indent=2)

@@ -12,6 +12,7 @@ it in its metadata; a StableHLO file cannot, so the command writes it to a file 
 Needs the extra `export` (onnx, onnxruntime, flatbuffers).
 """
 
+import functools
 import json
 from typing import Any
 
@@ -19,13 +20,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deep_emotion_jax.data import detectors, yunet
 from deep_emotion_jax.errors import UserError
+from deep_emotion_jax.inference import quality
 from deep_emotion_jax.nn.model import IMAGE_SIZE
 from deep_emotion_jax.nn.weights import Trained, fold_batch_norm
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-TOLERANCE = 1e-4
-"""Largest difference from the network's logits; relative to the largest logit, if that is > 1."""
+TOLERANCE, SMALL_TOLERANCE = 1e-4, 0.02
+"""Largest difference from the network's logits, and that of a small file; relative to the largest
+logit, if that is > 1."""
 
 PREPROCESSING = (
     "Grey: ITU-R 601 luma. Cut the square that frames the face, forehead to chin and ear to ear; "
@@ -46,11 +50,45 @@ def description(trained: Trained) -> dict[str, Any]:
         "input": "images float32 [N, 48, 48, 1] in [0, 1]",
         "preprocessing": PREPROCESSING,
         "outputs": ["logits"] + (["theta"] if sampler != "none" else []),
-        "postprocessing": "softmax of logits / temperature gives the classes' probabilities",
+        "postprocessing": (
+            "softmax of logits / temperature gives the classes' probabilities; prediction takes "
+            "their mean over a face and its mirror image"
+        ),
         "temperature": trained.about.get("temperature", 1.0),
         "attention": sampler,
         "region_span": trained.model.span,
         "about": trained.about,
+    }
+
+
+def deployment(trained: Trained) -> dict[str, Any]:
+    """Return `description` and all that finding and cutting faces takes, as JSON types.
+
+    `detector` holds the constants of `data/detectors.py`, `notes` the limits of
+    `inference/quality.py`.
+    """
+    return {
+        **description(trained),
+        "detector": {
+            "input": "picture uint8 [1, H, W, 3] RGB, H and W multiples of 32",
+            "outputs": ["found"],
+            "min_score": detectors.MIN_SCORE,
+            "frame_side": detectors.FRAME_SIDE,
+            "level_above": detectors.LEVEL_ABOVE,
+            "same_face": detectors.SAME_FACE,
+            "same_box": detectors.SAME_BOX,
+            "side": detectors.SIDE,
+            "canvases": detectors.CANVASES,
+            "view": detectors.VIEW,
+            "face_in_view": detectors.FACE_IN_VIEW,
+            "small": detectors.SMALL,
+        },
+        "notes": {
+            "small": quality.SMALL,
+            "sharpness": quality.SHARPNESS,
+            "contrast": quality.CONTRAST,
+            "profile": quality.PROFILE,
+        },
     }
 
 
@@ -81,8 +119,12 @@ def to_stablehlo(trained: Trained) -> bytes:
     return bytes(data)
 
 
-def to_onnx(trained: Trained) -> bytes:
+def to_onnx(trained: Trained, *, bits: int = 32) -> bytes:
     """Export as an ONNX file, with the entries of `description` as its metadata.
+
+    Args:
+      trained: the network.
+      bits: of a weight in the file, 12, 16 or 32; fewer than 32 change the logits slightly.
 
     Raises:
       UserError: without the extra, or if ONNX Runtime does not give the network's logits.
@@ -94,14 +136,48 @@ def to_onnx(trained: Trained) -> bytes:
         from deep_emotion_jax.export.onnx_graph import onnx_graph
     except ImportError as error:
         raise _no_extra(error) from error
-    graph = onnx_graph(trained.model)
+    graph = onnx_graph(trained.model, bits=bits)
     graph.producer_name = "deep_emotion_jax"
     text = {name: _text(value) for name, value in description(trained).items()}
     onnx.helper.set_model_props(graph, text)
     onnx.checker.check_model(graph, full_check=True)
     data = graph.SerializeToString()
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    _check(trained, "ONNX graph", lambda images: session.run(None, {"images": images}))
+    tolerance = TOLERANCE if bits == 32 else SMALL_TOLERANCE
+    _check(trained, "ONNX graph", lambda images: session.run(None, {"images": images}), tolerance)
+    return data
+
+
+def detector_to_onnx(*, bits: int = 32) -> bytes:
+    """Export the face detector that comes with the package, see `onnx_detector`.
+
+    Args:
+      bits: of a weight in the file, see `to_onnx`.
+
+    Raises:
+      UserError: without the extra, or if ONNX Runtime does not give the detector's numbers.
+    """
+    try:
+        import onnx
+        import onnxruntime
+
+        from deep_emotion_jax.export.onnx_detector import detector_graph
+    except ImportError as error:
+        raise _no_extra(error) from error
+    graph = detector_graph(yunet.weights(), bits=bits)
+    graph.producer_name = "deep_emotion_jax"
+    onnx.checker.check_model(graph, full_check=True)
+    data = graph.SerializeToString()
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    picture = np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3), np.uint8)
+    expected = np.asarray(_quick_jit(functools.partial(yunet.detect, yunet.weights()))(picture)[0])
+    (found,) = session.run(None, {"picture": picture})
+    difference = np.abs(found[:, 0] - expected[0]).max()
+    if not difference <= 0.02:
+        raise UserError(
+            f"the detector's ONNX graph gives scores that differ by {difference:.3g}, so it is not "
+            "written; install another release of onnxruntime"
+        )
     return data
 
 
@@ -109,7 +185,7 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _check(trained: Trained, what: str, program: Any) -> None:
+def _check(trained: Trained, what: str, program: Any, tolerance: float = TOLERANCE) -> None:
     """Compare an exported network with the original on 100 images of noise, coarse to fine."""
     random = np.random.default_rng(0)
     images = []
@@ -120,7 +196,7 @@ def _check(trained: Trained, what: str, program: Any) -> None:
     batch = np.stack(images)
     expected = np.asarray(_quick_jit(trained.model)(batch))
     difference = np.abs(np.asarray(program(batch)[0]) - expected).max()
-    if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
+    if not difference <= tolerance * max(1.0, float(np.abs(expected).max())):
         raise UserError(
             f"the {what} gives logits that differ from the network's by {difference:.3g}, so it is "
             "not written; check the network's weights"

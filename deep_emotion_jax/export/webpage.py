@@ -1,4 +1,4 @@
-"""A static web page that runs a network in the visitor's browser.
+"""A static web page that finds faces and names expressions in the visitor's browser.
 
 ONNX Runtime for the browser is 14 MB of WebAssembly and not part of this package: when the page is
 written, npm fetches the release that the page is tested with. The page contacts no other host.
@@ -32,13 +32,17 @@ def write_page(trained: Trained, folder: Path) -> None:
       UserError: without the extra `export` or npm, or if npm cannot fetch the runtime.
       OSError: if the folder cannot be written.
     """
-    model = programs.to_onnx(trained)
+    files = {
+        "model.onnx": programs.to_onnx(trained, bits=12),
+        "detector.onnx": programs.detector_to_onnx(bits=16),
+        "model.json": json.dumps(programs.deployment(trained), indent=2).encode(),
+    }
     folder.mkdir(parents=True, exist_ok=True)
     _fetch_runtime(folder)
     for file in (resources.files("deep_emotion_jax.export") / "static").iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
-    (folder / "model.onnx").write_bytes(model)
-    (folder / "model.json").write_text(json.dumps(programs.description(trained), indent=2))
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
 
 
 def _fetch_runtime(folder: Path) -> None:

@@ -60,7 +60,8 @@ def written(tmp_path_factory):
     """The folder that the command wrote to."""
     folder = tmp_path_factory.mktemp("exported")
     onnx_file, stablehlo_file = str(folder / "fer.onnx"), str(folder / "fer.stablehlo")
-    assert main(["export", "--onnx", onnx_file, "--stablehlo", stablehlo_file]) == 0
+    small = "--model=deep_emotion.fer2013"
+    assert main(["export", small, "--onnx", onnx_file, "--stablehlo", stablehlo_file]) == 0
     return folder
 
 

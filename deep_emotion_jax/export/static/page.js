@@ -1,136 +1,93 @@
-// Runs model.onnx on the square of a picture that the visitor frames.
-import * as ort from "./ort.wasm.bundle.min.mjs";
-import { faceImage, greyOf } from "./preprocess.js";
+// The page: what the visitor chooses goes to the analysis, its faces to the drawing.
+import { Analysis } from "./analysis.js";
+import { card, drawPicture } from "./drawing.js";
+import { Camera, fromFile } from "./source.js";
 
-const SIZE = 48;
-const MAX_SIDE = 4096; // of the pixels that are kept; larger pictures are scaled down
 const at = (id) => document.getElementById(id);
-let session, model;
-let picture, square; // {canvas, grey, width, height}, {left, top, side}
+const camera = new Camera();
+let analysis, picture, faces = [];
+let square = null; // {left, top, side} while a face is framed by hand
 let running = false, again = false;
 
-ort.env.wasm.numThreads = 1; // threads need headers that a plain server does not send
-
 async function load() {
-  model = await (await fetch("model.json")).json();
-  session = await ort.InferenceSession.create("model.onnx", { executionProviders: ["wasm"] });
-  at("region").hidden = !model.outputs.includes("theta");
-  at("status").textContent = "";
-  if (at("file").files.length) await choose(); // chosen while the network was loading
+  analysis = await Analysis.load();
+  say("");
+  at("camera").disabled = false;
+  if (at("file").files.length) await choose(at("file").files[0]); // chosen while it was loading
 }
 
-async function choose() {
-  const file = at("file").files[0];
-  if (!file || !session) return;
-  let bitmap;
+function say(text) {
+  at("status").textContent = text;
+}
+
+async function choose(file) {
+  if (!file || !analysis) return;
+  stopCamera();
   try {
-    bitmap = await createImageBitmap(file); // upright by its EXIF tag
+    picture = await fromFile(file);
   } catch {
-    at("status").textContent = `${file.name} is not a picture that this browser can read.`;
+    say(`${file.name} is not a picture that this browser can read.`);
     at("work").hidden = at("answer").hidden = true;
     return;
   }
-  const scale = Math.min(1, MAX_SIDE / Math.max(bitmap.width, bitmap.height));
-  const canvas = new OffscreenCanvas(
-    Math.max(1, Math.round(bitmap.width * scale)), Math.max(1, Math.round(bitmap.height * scale)));
-  const { width, height } = canvas;
-  const context = canvas.getContext("2d");
-  context.fillStyle = "white"; // behind transparent pixels, as in the Python package
-  context.fillRect(0, 0, width, height);
-  context.drawImage(bitmap, 0, 0, width, height);
-  picture = { canvas, grey: greyOf(context.getImageData(0, 0, width, height).data), width, height };
-  const side = Math.min(width, height);
-  square = { left: (width - side) / 2, top: (height - side) / 2, side };
-  at("size").value = 100;
-  at("status").textContent = "";
-  at("work").hidden = false;
+  square = null;
   await update();
 }
 
+/** Analyse the picture, and once more if it or the square has changed meanwhile. */
 async function update() {
-  drawPicture();
   again = true;
   if (running) return;
   running = true;
   try {
-    while (again) { // the newest square, however fast it is dragged
+    while (again) {
       again = false;
-      const face = faceImage(picture.grey, picture.width, picture.height, square);
-      const images = new ort.Tensor("float32", Float32Array.from(face, (v) => v / 255), [1, SIZE, SIZE, 1]);
-      const { logits, theta } = await session.run({ images });
-      show(face, softmax(Array.from(logits.data, (v) => v / model.temperature)), theta?.data);
+      const start = performance.now();
+      const shown = picture;
+      faces = await analysis.faces(shown, { box: square, quick: camera.running });
+      show(shown, performance.now() - start);
     }
   } finally {
     running = false;
   }
 }
 
-function softmax(logits) {
-  const top = Math.max(...logits);
-  const powers = Array.from(logits, (v) => Math.exp(v - top));
-  const sum = powers.reduce((a, b) => a + b);
-  return powers.map((v) => v / sum);
+function show(shown, milliseconds) {
+  drawPicture(at("picture"), shown, faces, square);
+  at("faces").replaceChildren(...faces.map((face, i) => card(face, i, analysis.model)));
+  at("answer").hidden = !faces.length;
+  at("work").hidden = false;
+  at("by-hand").hidden = camera.running;
+  at("hand").checked = Boolean(square);
+  at("frame").hidden = !square;
+  at("picture").classList.toggle("draggable", Boolean(square));
+  at("speed").textContent = `${Math.round(milliseconds)} ms`;
+  at("speed").dataset.milliseconds = milliseconds;
+  const none = "No face found.";
+  say(faces.length ? "" : camera.running ? none : `${none} You can frame one by hand.`);
 }
 
-function show(face, shares, theta) {
-  const best = shares.indexOf(Math.max(...shares));
-  at("expression").textContent = model.classes[best];
-  at("bars").replaceChildren(...shares.map((share, i) => {
-    const bar = document.createElement("div");
-    bar.className = i === best ? "bar best" : "bar";
-    bar.dataset.probability = share;
-    const [name, track, text] = ["span", "div", "span"].map((kind) => document.createElement(kind));
-    name.textContent = model.classes[i];
-    track.className = "track";
-    track.append(document.createElement("div"));
-    track.firstChild.style.width = `${100 * share}%`;
-    text.className = "share";
-    text.textContent = `${(100 * share).toFixed(1)} %`;
-    bar.append(name, track, text);
-    return bar;
-  }));
-  drawFace(face, theta);
-  at("answer").hidden = false;
-}
-
-function drawFace(face, theta) {
-  const canvas = at("face"), context = canvas.getContext("2d");
-  const small = new OffscreenCanvas(SIZE, SIZE);
-  const pixels = new ImageData(SIZE, SIZE);
-  face.forEach((v, i) => pixels.data.set([v, v, v, 255], 4 * i));
-  small.getContext("2d").putImageData(pixels, 0, 0);
-  context.imageSmoothingEnabled = false;
-  context.drawImage(small, 0, 0, canvas.width, canvas.height);
-  if (!theta) return;
-  // Theta takes the corners of the square that the features span to those of the attended part.
-  const place = (v) => (v * model.region_span + 1) / 2 * canvas.width;
-  context.beginPath();
-  for (const [x, y] of [[-1, -1], [1, -1], [1, 1], [-1, 1]]) {
-    context.lineTo(
-      place(theta[0] * x + theta[1] * y + theta[2]), place(theta[3] * x + theta[4] * y + theta[5]));
+async function runCamera() {
+  say("Waiting for the camera …");
+  try {
+    await camera.start();
+  } catch (error) {
+    say(error.message);
+    return;
   }
-  context.closePath();
-  context.lineWidth = 3;
-  context.strokeStyle = "#e8a33d";
-  context.stroke();
+  at("camera").textContent = "Stop the camera";
+  square = null;
+  while (camera.running) {
+    picture = camera.frame();
+    await update();
+    await new Promise(requestAnimationFrame);
+  }
 }
 
-function drawPicture() {
-  const canvas = at("picture");
-  const scale = 480 / Math.max(picture.width, picture.height);
-  canvas.width = Math.max(1, Math.round(picture.width * scale));
-  canvas.height = Math.max(1, Math.round(picture.height * scale));
-  const context = canvas.getContext("2d");
-  context.drawImage(picture.canvas, 0, 0, canvas.width, canvas.height);
-  context.fillStyle = "#0008"; // shade what the network does not see
-  const [left, top, side] = [square.left, square.top, square.side].map((v) => v * scale);
-  context.beginPath();
-  context.rect(0, 0, canvas.width, canvas.height);
-  context.rect(left, top, side, side);
-  context.fill("evenodd");
-  context.strokeStyle = "#e8a33d";
-  context.lineWidth = 3;
-  context.strokeRect(left + 1.5, top + 1.5, Math.max(0, side - 3), Math.max(0, side - 3));
+function stopCamera() {
+  camera.stop();
+  at("camera").textContent = "Use the camera";
+  if (picture) at("by-hand").hidden = false;
 }
 
 function place(centreX, centreY, side) {
@@ -143,24 +100,52 @@ function place(centreX, centreY, side) {
   update();
 }
 
+function largestSide() {
+  return Math.min(picture.width, picture.height);
+}
+
 function drag(event) {
-  if (!event.buttons) return;
-  const canvas = at("picture"), box = canvas.getBoundingClientRect();
+  if (!event.buttons || !square) return;
+  const box = at("picture").getBoundingClientRect();
   place(
     (event.clientX - box.left) * picture.width / box.width,
     (event.clientY - box.top) * picture.height / box.height, square.side);
 }
 
-at("file").addEventListener("change", choose);
+function move(event) {
+  const [x, y] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[
+    event.key] ?? [0, 0];
+  if (!square || !(x || y)) return;
+  event.preventDefault();
+  const { left, top, side } = square;
+  place(left + side / 2 + x * side / 20, top + side / 2 + y * side / 20, side);
+}
+
+at("file").addEventListener("change", () => choose(at("file").files[0]));
+at("camera").addEventListener("click", () => (camera.running ? stopCamera() : runCamera()));
+at("hand").addEventListener("change", () => {
+  if (!at("hand").checked) {
+    square = null;
+    update();
+    return;
+  }
+  at("size").value = 100;
+  place(picture.width / 2, picture.height / 2, largestSide());
+});
 at("picture").addEventListener("pointerdown", (event) => {
-  at("picture").setPointerCapture(event.pointerId);
+  if (square) at("picture").setPointerCapture(event.pointerId);
   drag(event);
 });
 at("picture").addEventListener("pointermove", drag);
+at("picture").addEventListener("keydown", move);
 at("size").addEventListener("input", () => {
-  const side = Math.max(1, Math.min(picture.width, picture.height) * at("size").value / 100);
+  const side = Math.max(1, largestSide() * at("size").value / 100);
   place(square.left + square.side / 2, square.top + square.side / 2, side);
 });
-load().catch((error) => {
-  at("status").textContent = `The network cannot be loaded: ${error.message}`;
+addEventListener("dragover", (event) => event.preventDefault());
+addEventListener("drop", (event) => {
+  event.preventDefault();
+  choose(event.dataTransfer.files[0]);
 });
+addEventListener("paste", (event) => choose(event.clipboardData.files[0]));
+load().catch((error) => say(`The network cannot be loaded: ${error.message}`));
