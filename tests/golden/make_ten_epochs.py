@@ -1,20 +1,16 @@
 """Writes ten_epochs.npy: ten epochs of the FER-2013 recipe on a few faces, by this project.
 
-    python tests/golden/make_ten_epochs.py   # made with Python 3.11 and jax 0.10.2 on a CPU
+    PYTHONPATH=. python tests/golden/make_ten_epochs.py   # made with jax 0.10.2 on a CPU
 
 tests/training/test_versions.py trains again and compares, with whatever version of JAX there is.
 """
 
 import dataclasses
-import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 from flax import nnx
-
-ROOT = Path(__file__).parent.parent.parent
-sys.path.insert(0, str(ROOT))
 
 from configs import fer2013
 from datasets.synthetic_faces import face
