@@ -1,0 +1,66 @@
+"""Serve faces and expressions over HTTP, with the files of `deep-emotion export --onnx`.
+
+pip install fastapi uvicorn numpy pillow onnxruntime
+python examples/service.py fer.onnx
+curl --data-binary @photo.jpg -H "content-type: image/jpeg" http://127.0.0.1:8000/faces
+
+Pictures are read in memory and not kept. There is no password and no TLS: bind it to this computer,
+or put it behind a server that has both.
+"""
+
+import sys
+from io import BytesIO
+
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
+from PIL import Image, UnidentifiedImageError
+from without_jax import Faces
+
+FORMATS = {"image/jpeg": "JPEG", "image/png": "PNG", "image/webp": "WEBP"}
+BYTES = 10 * 1024**2
+PIXELS = 50_000_000  # A small file can unpack to a large picture.
+
+
+def create_app(network):
+    """The service for the network at this path."""
+    faces = Faces(network)
+    app = FastAPI(title="Expressions of faces")
+
+    @app.post("/faces")
+    async def analyse(request: Request):
+        kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+        if kind not in FORMATS:
+            raise HTTPException(
+                415, f"send {', '.join(FORMATS)} as the body, not {kind or 'nothing'}"
+            )
+        data = await body(request)
+        return {"faces": await run_in_threadpool(answer, faces, data, FORMATS[kind])}
+
+    return app
+
+
+async def body(request):
+    """The request's body, refused while it is read if it is too large."""
+    data = bytearray()
+    async for part in request.stream():
+        data += part
+        if len(data) > BYTES:
+            raise HTTPException(413, f"send at most {BYTES >> 20} MB")
+    return bytes(data)
+
+
+def answer(faces, data, kind):
+    """The faces of a picture of that kind; HTTP errors for what is none or is too large."""
+    try:
+        with Image.open(BytesIO(data), formats=[kind]) as picture:
+            if picture.width * picture.height > PIXELS:
+                raise HTTPException(413, f"send at most {PIXELS // 10**6} million pixels")
+            return faces(picture)
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        raise HTTPException(400, f"this is no {kind} picture that can be read") from error
+
+
+if __name__ == "__main__":
+    import uvicorn
+
+    uvicorn.run(create_app(sys.argv[1]), host="127.0.0.1", port=8000)
