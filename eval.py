@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 
 # JAX and all that needs it are imported in the commands, so that --help is fast.
 
+AVERAGING = {
+    "none": "",
+    "mirror": " with flip averaging",
+    "shifts": " averaged over five shifts",
+    "ten": " averaged over ten crops",
+}
 SPLITS = ("train", "validation", "test", "all")
 
 
@@ -103,14 +109,14 @@ def evaluate(options: argparse.Namespace) -> None:
     """
     from deep_emotion_jax.evaluation import scores
     from deep_emotion_jax.evaluation.predictions import write_predictions
+    from deep_emotion_jax.evaluation.views import predict_views
     from deep_emotion_jax.files import write_json
-    from deep_emotion_jax.nn.logits import predict_logits
 
     selection = _select(options)
     classes = selection.networks[0].trained.classes
     results = []
     for scored in selection.networks:
-        logits = predict_logits(scored.trained.model, scored.faces.images, flip=options.flip)
+        logits = predict_views(scored.trained.model, scored.faces.images, options.tta)
         results.append(scores.score(scored, logits))
         if options.predictions:
             file = options.predictions
@@ -118,16 +124,18 @@ def evaluate(options: argparse.Namespace) -> None:
                 file = file.with_stem(f"{file.stem}-{scored.name}")
             write_predictions(file, scored.faces, logits, classes)
             print(f"predictions in {file}")
-    averaging = " with flip averaging" if options.flip else ""
+    averaging = AVERAGING[options.tta]
     title = f"{selection.title}, {options.split} split{averaging}"
     print(f"{title}, {results[0].score.count} images\n")
     print(scores.describe(results))
     if options.json:
-        about = {**selection.about, "mirrored": options.flip}
+        more = options.tta if options.tta in ("shifts", "ten") else None
+        about = {**selection.about, "mirrored": options.tta == "mirror", "tta": more}
         write_json(options.json, scores.record(results, options.split, about))
         print(f"scores in {options.json}")
     if options.workdir:
-        stem = options.workdir / (f"evaluate_{options.split}" + ("_flip" if options.flip else ""))
+        suffix = {"none": "", "mirror": "_flip"}.get(options.tta, f"_{options.tta}")
+        stem = options.workdir / f"evaluate_{options.split}{suffix}"
         found = {result.network.name: result.score for result in results}
         _write_scores(stem, found, classes, f"{selection.title} {options.split}{averaging}")
 
@@ -412,8 +420,16 @@ def _add_command(
 
 
 def _add_evaluate(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--flip", action="store_true", help="average with the mirror image (default: no)"
+    views = command.add_mutually_exclusive_group()
+    views.add_argument(
+        "--tta",
+        choices=tuple(AVERAGING),
+        default="none",
+        help="average the probabilities over views of each face: with its mirror image, shifted by "
+        "3 pixels to each corner, or both (default: %(default)s)",
+    )
+    views.add_argument(
+        "--flip", dest="tta", action="store_const", const="mirror", help="short for --tta mirror"
     )
     command.add_argument(
         "--predictions", type=path, metavar="FILE", help="write predictions as CSV (default: no)"

@@ -10,9 +10,12 @@ from commands import ROOT, fails, run, train_arguments
 
 import datasets.load
 import eval as evaluation
+from configs import default
 from deep_emotion_jax.constants import LABELS
 from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.errors import UserError
+from deep_emotion_jax.evaluation.runs import read_run
+from deep_emotion_jax.evaluation.views import predict_views
 from deep_emotion_jax.nn.weights import load_model
 from deep_emotion_jax.pretrained import load_pretrained
 
@@ -80,6 +83,21 @@ def test_flip_averaging_is_reported_apart(prepared, finished):
     done = run("eval.py", "evaluate", f"--workdir={workdir}", f"--data-dir={prepared}", "--flip")
     assert "with flip averaging" in done.stdout
     assert (workdir / "evaluate_test_flip.json").exists()
+
+
+def test_ten_crops_are_a_row_of_their_own(prepared, finished, tmp_path):
+    workdir, file = finished[0], tmp_path / "ten.json"
+    data = (f"--workdir={workdir}", f"--data-dir={prepared}", "--split=validation")
+    done = run("eval.py", "evaluate", *data, "--tta=ten", f"--json={file}")
+    assert "averaged over ten crops" in done.stdout
+    (trained,) = read_run(workdir).networks.values()
+    config = default.get_config()
+    config.data_dir = str(prepared)
+    faces = datasets.load.load_dataset(config, ["validation"])[0]["validation"]
+    expected = predict_views(trained.model, faces.images, "ten").argmax(1) == faces.labels
+    record = json.loads(file.read_text())
+    assert record["over_runs"]["validation"]["mean"] == pytest.approx(expected.mean())
+    assert "(validation, ten crops)" in run("eval.py", "table", f"--json={file}").stdout
 
 
 def test_table_has_a_line_for_what_was_not_run(finished):

@@ -11,7 +11,7 @@ from deep_emotion_jax.files import write_json, write_text
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 RESULTS = Path("docs/results.json")
-_SAME = ("dataset", "dataset_config", "protocol", "name", "mirrored")
+_SAME = ("dataset", "dataset_config", "protocol", "name", "mirrored", "tta")
 
 
 def render(root: Path) -> str:

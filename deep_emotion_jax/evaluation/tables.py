@@ -194,14 +194,17 @@ def read_record(path: Path) -> dict[str, Any]:
     """
     record = _read(path)
     part = _part(record)
-    kept = ("name", "dataset", "dataset_config", "protocol", "mirrored", "parameters", "finished")
+    kept = ("name", "dataset", "dataset_config", "protocol", "mirrored", "tta", "parameters")
     return {
-        **{key: record[key] for key in (*kept, "commit", "device") if key in record},
+        **{key: record[key] for key in (*kept, "finished", "commit", "device") if key in record},
         "over_runs": {part: _over_runs(record, part)},
         "without_copies": {part: (record.get("without_copies") or {}).get(part)},
         "lowest": _lowest(record, part),
         "command": _command(record),
     }
+
+
+_VIEWS = {"shifts": "five shifts", "ten": "ten crops"}
 
 
 class _Row(NamedTuple):
@@ -268,6 +271,7 @@ def _row(record: Mapping[str, Any], digits: int) -> _Row:
     marks = ", ".join(
         ([] if part == "test" else [part])
         + (["mirrored"] if record.get("mirrored") else [])
+        + ([_VIEWS[record["tta"]]] if record.get("tta") else [])
         + ([] if lowest is None else [f"lowest {100 * lowest:.{digits}f}"])
     )
     without = (record.get("without_copies") or {}).get(part)
