@@ -18,22 +18,22 @@ from deep_emotion_jax.data.crop import Box
 # are further apart.
 LOST_SECONDS, LOST_FRAMES = 2.0, 2.5
 # Noise of the detector's box, in sides of the face. The box of a face that another one covers
-# shrinks to its free part and stays behind, so that beside another face, so many sides away, it is
-# trusted less.
-MEASURED, CROWDED, BESIDE = 0.04, 0.5, 1.6
+# shrinks to its free part and stays behind: within so many sides of another one it is trusted less.
+MEASURED, CROWDED, BESIDE = 0.04, 0.1, 1.6
 # What a head does: its acceleration has this spectral density squared, in sides / s^1.5.
-ACCELERATION = 2.0
+ACCELERATION = 4.0
 # The side of a box is averaged over so many seconds; beside another face over more.
 RESIZING, RESIZING_CROWDED = 0.3, 3.0
 # A face that is not seen slows down: its rate falls to 37 % in so many seconds.
 KEEPS_MOVING = 2.0
 # The distance from prediction to face, in sides: at most so much, and so much more for every second
 # that the face has not been seen. Its side may change by the factor.
-NEAR, NEAR_PER_SECOND, FARTHEST, RESIZED = 0.7, 1.0, 2.0, 1.8
+NEAR, NEAR_PER_SECOND, FARTHEST, RESIZED = 1.0, 1.0, 2.0, 1.8
 # How much likeness counts beside position; both are at most 1.
-LIKENESS = 0.5
-# Share of a new look in the look of a track, for each second.
-RELOOK = 1.0
+LIKENESS = 1.0
+# How fast a track takes over the look of its face: by 26 % in a second. A face that is partly
+# covered has another look for a while.
+RELOOK = 0.3
 
 
 @dataclass(frozen=True, eq=False)

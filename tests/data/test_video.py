@@ -1,6 +1,7 @@
 """Frames come with their own times, upright, one at a time; what is broken says so once."""
 
 import itertools
+import socket
 import sys
 import tracemalloc
 
@@ -248,9 +249,14 @@ def test_text_that_is_not_utf8_does_no_harm(tmp_path):
 
 
 def test_a_playlist_opens_no_connection(tmp_path):
-    lines = ["#EXTM3U", "#EXT-X-TARGETDURATION:1", "#EXTINF:1,", "http://127.0.0.1:9/a.ts"]
-    (tmp_path / "a.mp4").write_text("\n".join([*lines, "#EXT-X-ENDLIST", ""]))
-    frames, error = read(tmp_path / "a.mp4")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/a.ts"
+        lines = ["#EXTM3U", "#EXT-X-TARGETDURATION:1", "#EXTINF:1,", url, "#EXT-X-ENDLIST", ""]
+        (tmp_path / "a.mp4").write_text("\n".join(lines))
+        frames, error = read(tmp_path / "a.mp4")
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.accept()
     assert not frames
     assert "reads no frame" in error
 
