@@ -76,7 +76,7 @@ def _read(folder: Path, stem: str) -> Split | None:
             records = npy.open_memmap(path, mode="r")  # refuses pickled objects
             if path.stem == f"{stem}-{_checksum(records)}":
                 return _split(records)
-        except (EOFError, OSError, ValueError, TypeError, KeyError) as error:
+        except Exception as error:  # NumPy raises anything for a damaged header, TokenError too.
             logging.info("%s cannot be used: %s", path, error)
     return None
 

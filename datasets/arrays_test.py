@@ -70,8 +70,16 @@ def header_of_objects(path):
     path.write_bytes(content.replace(b"|u1", b"|O8", 1))
 
 
+def unclosed_header(path):
+    """A header that NumPy's own reader fails on with an error of Python's tokenizer."""
+    content = bytearray(path.read_bytes())
+    content[10:11] = b"["
+    path.write_bytes(content.replace(b"}", b" ", 1))
+
+
 @pytest.mark.parametrize(
-    "damage", [cut, flip_a_bit, header_of_objects, lambda p: p.write_bytes(b"")]
+    "damage",
+    [cut, flip_a_bit, header_of_objects, unclosed_header, lambda p: p.write_bytes(b"")],
 )
 def test_damaged_arrays_are_written_anew(builder, decoded, damage):
     expected = arrays.load(builder, "train")

@@ -23,8 +23,11 @@ def choose_devices(accelerator: str = "auto", num_devices: int = 0) -> list[jax.
       The devices of all processes.
 
     Raises:
-      UserError: if there are no such devices, or fewer; the message lists those that JAX finds.
+      UserError: for another name, or if there are no such devices, or fewer; the message lists
+        those that JAX finds.
     """
+    if accelerator not in ACCELERATORS:
+        raise UserError(f"{accelerator[:50]!r} is none of the accelerators {ACCELERATORS}")
     try:
         found = jax.devices(None if accelerator == "auto" else accelerator)
     except RuntimeError as error:

@@ -30,7 +30,7 @@ from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.inference.predictor import Predictor
 from deep_emotion_jax.nn.weights import load_model
 
-from . import seeds
+from . import seeds, surfaces
 from .mutate import mutate
 
 SECONDS = 10  # that one case may take
@@ -323,5 +323,13 @@ TARGETS = {
         _file("a.png", lambda path: detectors.whole_picture(pictures.read_picture(path))),
     ),
     "predict, file": Target(lambda _: seeds.all_pictures(), _file("a.png", _predict)),
+    "video file": Target(surfaces.videos, _file("a.mp4", surfaces.read_video)),
+    "FER-2013 csv.gz": Target(surfaces.gzips, _file("fer2013.csv.gz", surfaces.read_gzip)),
+    "kept arrays": Target(surfaces.kept_arrays, surfaces.read_arrays),
+    "detections": Target(
+        lambda _: [np.random.default_rng(0).random(450, np.float32).tobytes(), b"\0" * 60],
+        _bytes(surfaces.frame_detections),
+    ),
+    "device name": Target(lambda _: [b"auto", b"cpu", b"tpu"], _bytes(surfaces.choose_device)),
     "predict, array": Target(lambda _: [seeds.FACE.tobytes(), b"\0" * 64], _bytes(_predict_array)),
 }

@@ -20,6 +20,11 @@ def test_an_accelerator_that_is_not_there_is_one_message(missing):
         choose_devices(missing)
 
 
+def test_another_name_is_one_harmless_message():
+    with pytest.raises(UserError, match=r"'\\x1b\[2Jnpu' is none of .*'auto', 'cpu'"):
+        choose_devices("\x1b[2Jnpu")
+
+
 def test_more_devices_than_there_are():
     with pytest.raises(UserError, match=r"config\.num_devices=3 is more than the 2 x cpu"):
         choose_devices("cpu", 3)
@@ -66,7 +71,10 @@ def test_the_cache_is_a_folder_of_the_user(monkeypatch, config, tmp_path):
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     use_compilation_cache()
-    assert config == {"jax_compilation_cache_dir": str(tmp_path / "deep-emotion-jax" / "jax")}
+    assert config == {
+        "jax_compilation_cache_dir": str(tmp_path / "deep-emotion-jax" / "jax"),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+    }
 
 
 def test_a_home_that_cannot_be_written_costs_the_cache_alone(monkeypatch, config, tmp_path):
