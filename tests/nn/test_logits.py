@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from deep_emotion_jax.nn import logits as module
-from deep_emotion_jax.nn.logits import batched_logits, predict_logits
+from deep_emotion_jax.nn.logits import predict_logits
 from deep_emotion_jax.nn.model import DeepEmotion
 
 
@@ -23,7 +23,10 @@ def images():
 
 @pytest.mark.parametrize("count", [1, 15, 16, 17, 37])
 def test_every_image_counts_once(model, images, count):
-    expected = model(jnp.asarray(images[:count], jnp.float32) / 255)
+    graph, state = nnx.split(model)
+    expected = jax.jit(lambda state, x: nnx.merge(graph, state)(x))(
+        state, jnp.asarray(images[:count], jnp.float32) / 255
+    )
     found = predict_logits(model, images[:count])
     assert found.shape == (count, 7)
     np.testing.assert_allclose(found, expected, atol=1e-4)
@@ -46,6 +49,7 @@ def test_networks_of_one_structure_share_a_program(model, images):
 
 
 def test_the_size_of_a_micro_batch_changes_nothing(model, images, monkeypatch):
-    expected = batched_logits(model, jnp.asarray(images))
+    expected = predict_logits(model, images)
     monkeypatch.setattr(module, "micro_batch_size", lambda size: size)
-    np.testing.assert_allclose(batched_logits(model, jnp.asarray(images)), expected, atol=1e-4)
+    module._program.clear_cache()
+    np.testing.assert_allclose(predict_logits(model, images), expected, atol=1e-4)

@@ -23,6 +23,12 @@ def faces(count=4):
     return jax.random.uniform(jax.random.key(1), (count, 48, 48, 1))
 
 
+def answer(model, x, **options):
+    """The model's output, as one program: compiling its operations one by one takes far longer."""
+    graph, state = nnx.split(model)
+    return jax.jit(lambda state, x: nnx.merge(graph, state)(x, **options))(state, x)
+
+
 @pytest.mark.parametrize(
     ("options", "parameters"),
     [
@@ -37,38 +43,44 @@ def faces(count=4):
     ],
 )
 def test_parameter_counts_of_the_paper(options, parameters):
-    assert count_parameters(DeepEmotion(**options, rngs=nnx.Rngs(0))) == parameters
+    model = nnx.eval_shape(lambda: DeepEmotion(**options, rngs=nnx.Rngs(0)))
+    assert count_parameters(model) == parameters
 
 
 def test_width_scales_channels():
     model = DeepEmotion(width=2, rngs=nnx.Rngs(0))
     assert model.stages[1].convs[1].kernel.shape == (3, 3, 20, 20)
-    assert model(faces()).shape == (4, 7)
+    assert answer(model, faces()).shape == (4, 7)
 
 
 def test_theta_starts_at_the_identity():
     for variant in ("figure", "port", "leaky"):
-        theta = LocalizationNetwork(variant, rngs=nnx.Rngs(0))(faces())
+        theta = answer(LocalizationNetwork(variant, rngs=nnx.Rngs(0)), faces())
         np.testing.assert_array_equal(theta, np.tile([[[1.0, 0, 0], [0, 1, 0]]], (4, 1, 1)))
 
 
 def test_at_the_start_the_sampler_changes_nothing():
     logits = [
-        DeepEmotion(attention=where, rngs=nnx.Rngs(0))(faces())
+        answer(DeepEmotion(attention=where, rngs=nnx.Rngs(0)), faces())
         for where in ("features", "middle", "image")
     ]
     np.testing.assert_allclose(logits[0], logits[1], rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(logits[0], logits[2], rtol=1e-4, atol=1e-4)
 
 
+def gradients(model, loss):
+    """Gradients of a loss of the output for `faces()`, as one program."""
+    params, stats = split_model(model)
+    return jax.jit(jax.grad(lambda params: loss(assemble(model, params, stats)(faces()))))(params)
+
+
 @pytest.mark.parametrize("where", ["features", "middle", "image"])
 def test_theta_moves_what_the_classifier_sees(where):
     model = DeepEmotion(attention=where, rngs=nnx.Rngs(0))
-    before = model(faces())
+    before = answer(model, faces())
     model.localization.theta.bias[...] = jnp.array([0.5, 0, 0.1, 0, 0.5, 0.0])
-    assert float(jnp.abs(model(faces()) - before).max()) > 1e-2
-    params, stats = split_model(model)
-    grads = jax.grad(lambda params: assemble(model, params, stats)(faces())[:, 0].sum())(params)
+    assert float(jnp.abs(answer(model, faces()) - before).max()) > 1e-2
+    grads = gradients(model, lambda logits: logits[:, 0].sum())
     assert float(jnp.abs(grads["localization"]["theta"]["bias"]).max()) > 0
 
 
@@ -91,8 +103,7 @@ def test_units_of_the_leaky_localization_network_cannot_die():
     localization = LocalizationNetwork("leaky", rngs=nnx.Rngs(0))
     localization.hidden.bias[...] = jnp.full(48, -100.0)  # every unit negative on every face
     localization.theta.kernel[...] = jnp.ones((48, 6))
-    params, stats = split_model(localization)
-    grads = jax.grad(lambda params: assemble(localization, params, stats)(faces()).sum())(params)
+    grads = gradients(localization, jnp.sum)
     assert float(jnp.abs(grads["hidden"]["kernel"]).max()) > 0
 
 
@@ -101,7 +112,7 @@ def test_bfloat16_computes_nearly_the_same():
         DeepEmotion(trunk="residual", width=0.25, dtype=dtype, rngs=nnx.Rngs(0))
         for dtype in ("float32", "bfloat16")
     ]
-    exact, coarse = (model(faces()) for model in models)
+    exact, coarse = (answer(model, faces()) for model in models)
     assert coarse.dtype == jnp.float32
     assert 0 < float(jnp.abs(exact - coarse).max()) < 0.05 * float(jnp.abs(exact).max())
 
@@ -109,24 +120,28 @@ def test_bfloat16_computes_nearly_the_same():
 def test_dropout_is_off_at_evaluation_and_on_in_training():
     model = DeepEmotion(dropout=0.5, rngs=nnx.Rngs(0))
     x = faces()
-    np.testing.assert_array_equal(model(x), model(x))
-    trained = [model(x, train=True, dropout_key=jax.random.key(seed)) for seed in (0, 1)]
+    np.testing.assert_array_equal(answer(model, x), answer(model, x))
+    trained = [answer(model, x, train=True, dropout_key=jax.random.key(seed)) for seed in (0, 1)]
     assert float(jnp.abs(trained[0] - trained[1]).max()) > 1e-2
     without = DeepEmotion(dropout=0.0, rngs=nnx.Rngs(0))
-    np.testing.assert_array_equal(model(x), without(x))
+    np.testing.assert_array_equal(answer(model, x), answer(without, x))
 
 
 def test_batch_norm_uses_running_statistics_at_evaluation():
     model = DeepEmotion(batch_norm=True, dropout=0.0, rngs=nnx.Rngs(0))
-    one_by_one = jnp.concatenate([model(face[None]) for face in faces()])
-    np.testing.assert_allclose(model(faces()), one_by_one, rtol=1e-4, atol=1e-4)
-    before = jax.tree.map(jnp.copy, nnx.state(model, nnx.BatchStat))
-    model(faces(), train=True)
-    after = nnx.state(model, nnx.BatchStat)
-    assert any(
-        float(jnp.abs(a - b).max()) > 0
-        for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(before), strict=True)
-    )
+    one_by_one = jnp.concatenate([answer(model, face[None]) for face in faces()])
+    np.testing.assert_allclose(answer(model, faces()), one_by_one, rtol=1e-4, atol=1e-4)
+    graph, state = nnx.split(model)
+
+    @jax.jit
+    def train(state, x):
+        model = nnx.merge(graph, state)
+        model(x, train=True)
+        return nnx.state(model, nnx.BatchStat)
+
+    before = jax.tree.leaves(nnx.state(model, nnx.BatchStat))
+    after = jax.tree.leaves(train(state, faces()))
+    assert any(float(jnp.abs(a - b).max()) > 0 for a, b in zip(after, before, strict=True))
 
 
 def test_standardize_ignores_exposure_and_contrast():
@@ -143,7 +158,12 @@ def test_extreme_faces_give_finite_loss_and_gradients(attention, localization):
     model = DeepEmotion(attention=attention, localization=localization, rngs=nnx.Rngs(0))
     model.localization.theta.bias[...] = 1e6 * jnp.ones(6)
     x = jnp.stack([jnp.zeros((48, 48, 1)), jnp.ones((48, 48, 1)), *faces(2)])
-    loss, grads = nnx.value_and_grad(lambda m: jnp.sum(jax.nn.logsumexp(m(x), -1)))(model)
+    params, stats = split_model(model)
+
+    def total(params):
+        return jnp.sum(jax.nn.logsumexp(assemble(model, params, stats)(x), -1))
+
+    loss, grads = jax.jit(jax.value_and_grad(total))(params)
     chex.assert_tree_all_finite((loss, grads))
 
 
@@ -153,15 +173,15 @@ class TestInsideOtherCode(chex.TestCase):
         model = DeepEmotion(rngs=nnx.Rngs(0))
         graph, state = nnx.split(model)
         logits = self.variant(lambda state, x: nnx.merge(graph, state)(x))(state, faces())
-        np.testing.assert_allclose(logits, model(faces()), rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(logits, answer(model, faces()), rtol=1e-4, atol=1e-4)
 
     def test_vmap_over_models(self):
         models = [DeepEmotion(rngs=nnx.Rngs(seed)) for seed in range(2)]
         graph = nnx.split(models[0])[0]
         states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(nnx.state, models))
-        logits = jax.vmap(lambda state: nnx.merge(graph, state)(faces()))(states)
+        logits = jax.jit(jax.vmap(lambda state: nnx.merge(graph, state)(faces())))(states)
         for i, model in enumerate(models):
-            np.testing.assert_allclose(logits[i], model(faces()), rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(logits[i], answer(model, faces()), rtol=1e-4, atol=1e-4)
 
 
 def test_errors_name_the_value():
