@@ -97,7 +97,7 @@ class Summary:
         """Add the last frame, which lasts as long as the one before, and return all persons."""
         self._close(self.seconds + self._step)
         self._last = None
-        return list(self.lanes.values())
+        return [self.lanes[track] for track in sorted(self.lanes)]
 
     def _close(self, end: float) -> None:
         for face in self._last.faces if self._last else ():

@@ -153,7 +153,7 @@ class Film:
         try:
             if self._container is None:
                 self._open(image.size)
-            frame = self._av.VideoFrame.from_image(image.resize(self._size))
+            frame = self._av.VideoFrame.from_image(image)  # PyAV scales it to the film's size.
             # No two frames may have one time.
             seconds = prediction.picture.seconds or 0.0
             self._ticks = max(self._ticks + 1, round(seconds / TICK))
@@ -195,14 +195,13 @@ class Film:
 
     def _open(self, size: tuple[int, int]) -> None:
         # H.264 with half the colour resolution has even sides.
-        self._size = (size[0] + size[0] % 2, size[1] + size[1] % 2)
         codec = next(name for name in CODECS if name in self._av.codecs_available)
         options = {"preset": "veryfast", "crf": "21"} if codec == "libx264" else {}
         self._container = self._av.open(
             os.path.abspath(self._temporary), "w", format="mp4", options={"movflags": "+faststart"}
         )
         self._stream = self._container.add_stream(codec, rate=30, options=options)
-        self._stream.width, self._stream.height = self._size
+        self._stream.width, self._stream.height = (length + length % 2 for length in size)
         self._stream.pix_fmt = "yuv420p"
         self._stream.time_base = self._stream.codec_context.time_base = TICK
 

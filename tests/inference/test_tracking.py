@@ -107,6 +107,19 @@ def test_likeness_decides_between_places_that_are_as_near():
     assert tracker.update(1.5, [face(120, 100, looks=bob), face(130, 100, looks=ann)]) == [2, 1]
 
 
+def test_landmarks_count_beside_the_box():
+    """Two heads close together, one of them upside down; the boxes alone would exchange them."""
+
+    def both(one, other):
+        turned = Sighting(Box.around(other, 100, 50), (other, 100) - 50 * FACE)
+        return [face(one, 100), turned]
+
+    tracker = Tracker()
+    for time in times(1):
+        tracker.update(time, both(100, 108))
+    assert tracker.update(1, both(105, 103)) == [1, 2]
+
+
 def test_a_face_that_is_partly_covered_shrinks_and_keeps_its_number():
     tracker = Tracker()
     for time in times(1):
