@@ -22,14 +22,13 @@ from typing import TYPE_CHECKING
 
 from deep_emotion_jax.cli import rows
 from deep_emotion_jax.cli.options import add_device, network, path
+from deep_emotion_jax.constants import SMOOTH_SECONDS
 from deep_emotion_jax.errors import UserError
 
 if TYPE_CHECKING:
     from deep_emotion_jax.data.detectors import Detector
     from deep_emotion_jax.data.video import Every
     from deep_emotion_jax.inference.predictor import Prediction, Predictor
-
-SMOOTH = 0.5
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -70,13 +69,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     videos.add_argument(
         "--every",
         type=_every,
-        metavar="N|SECONDSs",
-        help="take every Nth frame, or a frame in so many seconds, as 0.2s (default: all frames)",
+        metavar="STEP",
+        help="5 takes every fifth frame, 0.2s a frame in 0.2 seconds (default: all frames)",
     )
     videos.add_argument(
         "--smooth",
         type=_seconds,
-        default=SMOOTH,
+        default=SMOOTH_SECONDS,
         metavar="SECONDS",
         help="average the probabilities of each track over so many seconds; 0 for single frames "
         "(default: %(default)s)",

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from deep_emotion_jax.constants import SMOOTH_SECONDS
 from deep_emotion_jax.data.pictures import Picture, Report, frames
 from deep_emotion_jax.data.video import ALL, Every, Video
 from deep_emotion_jax.errors import UserError
@@ -23,7 +24,6 @@ from deep_emotion_jax.inference import drawing
 from deep_emotion_jax.inference.predictor import Face, Prediction, Predictor
 from deep_emotion_jax.inference.tracking import Sighting, Smoother, Tracker, look
 
-SMOOTH_SECONDS = 0.5
 # The longer side of the frames of an annotated film, at most.
 FILM_SIDE = 1280
 # The first that FFmpeg has: every player and browser plays the first.
