@@ -265,6 +265,7 @@ def _select(options: argparse.Namespace) -> Selection:
     for name in ("data_dir", "manual_dir", "detector"):
         if given := getattr(options, name):
             config[name] = str(given)
+    config.streaming = "never"  # a whole split is scored at once
     official = finished is None or finished.config["protocol"] == "official"
     wanted = [options.split] if official and options.split != "all" else None
     splits, class_names = load_dataset(config, wanted)

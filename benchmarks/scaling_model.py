@@ -8,8 +8,9 @@ images per second of CPU time, so that other work on the machine does not lower 
 
 A step takes b / rate on a device that has b images of the batch, and the device's shortest step at
 least. The gradients go round as a ring or up and down a binary tree, whichever is faster.
-Validation runs on every device in full. Images are read once where they fit in the devices' memory;
-where they do not, they would have to be read in every epoch, which this project does not do. The
+Validation runs on every device in full. Images are read once where they fit in the devices'
+memory; where they do not, they are read in every epoch. Here that costs as much as decoding them; a
+streamed training decodes once and then reads pixels (docs/scaling.md), as fast as the disk. The
 reader is measured on generated faces, two PNGs each (face and evidence mask); most datasets have
 one.
 """
@@ -118,7 +119,7 @@ def print_table(title: str, machine: Machine, batch_of: dict[int, int]) -> None:
     for images in (28_709, 10**6, 10**7, 10**8, 10**9):
         for devices, batch in batch_of.items():
             cost = costs(machine, images, devices, batch)
-            note = "" if cost.fits else "; does not fit, not built"
+            note = "" if cost.fits else "; does not fit, read every epoch"
             print(
                 f"{images:13,} {devices:7} {batch:8,} {cost.step:10.4g} {cost.all_reduce:11.4g} "
                 f"{cost.validation:11.4g} {cost.read:11.4g}  {cost.limit}{note}"

@@ -2,12 +2,14 @@
 
 A split is one .npy file of records in `<dataset>/arrays/`. Its name has a fingerprint of what was
 prepared and a checksum of its own content, so a stale, cut or damaged file is never used but
-written anew. Where the folder cannot be written, every start decodes.
+written anew. Where the folder cannot be written, every start decodes. `stored` reads and writes the
+same files for splits that do not fit into memory.
 """
 
 import hashlib
 import io
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,8 @@ from deep_emotion_jax import files
 from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.runtime import multihost
 
-FORMAT = 1  # Changes with what `_records` writes.
+TEXTS = ("keys", "subjects", "copies")
+FORMAT = 1  # Changes with what `to_records` writes.
 
 
 def load(builder: tfds.core.DatasetBuilder, split: str) -> Split:
@@ -30,7 +33,7 @@ def load(builder: tfds.core.DatasetBuilder, split: str) -> Split:
     Raises:
       UserError: the processes hold different data.
     """
-    stem = f"{split}-{_fingerprint(builder, split)}"
+    stem = f"{split}-{fingerprint(builder, split)}"
     folder = Path(builder.data_path) / "arrays"
     found = _read(folder, stem)
     if jax.process_count() > 1:
@@ -58,7 +61,7 @@ def source(builder: tfds.core.DatasetBuilder, split: str) -> Any:
     )
 
 
-def _fingerprint(builder: tfds.core.DatasetBuilder, split: str) -> str:
+def fingerprint(builder: tfds.core.DatasetBuilder, split: str) -> str:
     """Changes when the dataset is prepared anew, and with the format of the arrays."""
     folder = Path(builder.data_path)
     digest = hashlib.sha256(f"{FORMAT} {builder.info.full_name}\n".encode())
@@ -82,7 +85,7 @@ def _read(folder: Path, stem: str) -> Split | None:
 
 
 def _write(folder: Path, stem: str, split: str, data: Split) -> None:
-    records = _records(data)
+    records = to_records(data)
     content = io.BytesIO()
     npy.write_array(content, records, allow_pickle=False)
     try:
@@ -98,20 +101,26 @@ def _checksum(records: np.ndarray) -> str:
     return f"{zlib.crc32(records.view(np.uint8).data):08x}"
 
 
-def _records(data: Split) -> np.ndarray:
-    """The examples as records, of those columns that the dataset has."""
+def to_records(data: Split, widths: Mapping[str, int] | None = None) -> np.ndarray:
+    """The examples as records, of those columns that the dataset has.
+
+    Args:
+      data: the examples.
+      widths: bytes of the columns of texts; None for as many as the longest needs.
+    """
+    widths = widths or {}
     columns: dict[str, np.ndarray] = {
         "images": data.images,
         "labels": data.labels,
-        "keys": _texts(data.keys),
-        "subjects": _texts(data.subjects),
+        "keys": _texts(data.keys, widths.get("keys")),
+        "subjects": _texts(data.subjects, widths.get("subjects")),
     }
     if data.evidence is not None:
         columns["evidence"] = data.evidence
     if data.soft_labels is not None:
         columns["soft_labels"] = data.soft_labels
     if data.copies is not None:
-        columns["copies"] = _texts(data.copies)
+        columns["copies"] = _texts(data.copies, widths.get("copies"))
     kinds = [(name, column.dtype, column.shape[1:]) for name, column in columns.items()]
     records = np.empty(len(data.keys), kinds)
     for name, column in columns.items():
@@ -121,13 +130,19 @@ def _records(data: Split) -> np.ndarray:
 
 def _split(records: np.ndarray) -> Split:
     names = records.dtype.names or ()
-    columns: dict[str, Any] = {name: np.ascontiguousarray(records[name]) for name in names}
-    for name in ("keys", "subjects", "copies"):
-        if name in columns:
-            columns[name] = [text.decode() for text in columns[name].tolist()]
-    return Split(**columns)
+    return to_split({name: np.ascontiguousarray(records[name]) for name in names})
 
 
-def _texts(texts: list[str]) -> np.ndarray:
+def to_split(columns: dict[str, Any]) -> Split:
+    """A split of the columns of `to_records`."""
+    texts = {
+        name: [text.decode() for text in columns[name].tolist()]
+        for name in TEXTS
+        if name in columns
+    }
+    return Split(**{**columns, **texts})
+
+
+def _texts(texts: list[str], width: int | None) -> np.ndarray:
     encoded = [text.encode() for text in texts]
-    return np.array(encoded, f"S{max(map(len, encoded), default=1) or 1}")
+    return np.array(encoded, f"S{width or max(map(len, encoded), default=1) or 1}")

@@ -7,11 +7,12 @@ from pathlib import Path
 from ml_collections import ConfigDict
 from tensorflow_datasets.core import DatasetBuilder
 
-from datasets import arrays
+from datasets import arrays, stored
 from datasets.common import prepare
 from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.runtime import multihost
+from deep_emotion_jax.runtime.devices import choose_devices, fits
 
 
 def load_dataset(
@@ -22,7 +23,8 @@ def load_dataset(
     Every process of a training calls it.
 
     Args:
-      config: its dataset, dataset_config, manual_dir and data_dir are used.
+      config: its dataset, dataset_config, manual_dir and data_dir are used, and streaming,
+        accelerator and num_devices to decide whether the images stay in files.
       splits: the splits to read; all if None.
 
     Returns:
@@ -41,8 +43,17 @@ def load_dataset(
     for name in splits or ():
         if name not in there:
             raise UserError(f"{config.dataset} has no split {name!r}; it has {there}")
-    read = {name: arrays.load(builder, name) for name in wanted}
+    load = stored.load if _stays_in_files(config, builder, wanted) else arrays.load
+    read = {name: load(builder, name) for name in wanted}
     return read, builder.info.features["label"].names
+
+
+def _stays_in_files(config: ConfigDict, builder: DatasetBuilder, splits: Sequence[str]) -> bool:
+    if config.streaming != "auto":
+        return config.streaming == "always"
+    devices = choose_devices(config.accelerator, config.num_devices)
+    fit = fits(sum(stored.size(builder, name) for name in splits), devices)
+    return multihost.any_process(not fit)[0]
 
 
 def _prepared(config: ConfigDict) -> DatasetBuilder:

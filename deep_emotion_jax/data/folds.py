@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from deep_emotion_jax.data.split import Split
+from deep_emotion_jax.data.stored import concatenate
 from deep_emotion_jax.errors import UserError
 
 PROTOCOLS = ("official", "paper", "subjects")
@@ -93,11 +94,11 @@ def join(splits: dict[str, Split]) -> Split:
     """All splits as one, in their order."""
     images, labels, keys, subjects, evidence, soft, copies = zip(*splits.values(), strict=True)
     return Split(
-        np.concatenate(images),
+        concatenate(images),
         np.concatenate(labels),
         [*chain.from_iterable(keys)],
         [*chain.from_iterable(subjects)],
-        None if any(part is None for part in evidence) else np.concatenate(evidence),
+        None if any(part is None for part in evidence) else concatenate(evidence),
         None if any(part is None for part in soft) else np.concatenate(soft),
         None if any(part is None for part in copies) else [*chain.from_iterable(copies)],
     )

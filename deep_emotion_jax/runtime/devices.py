@@ -64,6 +64,22 @@ def data_mesh(devices: list[jax.Device]) -> jax.sharding.Mesh:
     return jax.make_mesh((len(devices),), ("data",), axis_types=axis_types, devices=devices)
 
 
+def fits(size: int, devices: list[jax.Device]) -> bool:
+    """Whether data of so many bytes can be kept in the host's memory and on each device.
+
+    They may take a sixth of the host's memory, where they are up to three times while they are
+    read, and 0.4 of the device's, where they are twice while they are copied. On a CPU both are the
+    same memory. Where the size of a memory is unknown, it is taken to suffice.
+    """
+    try:
+        host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # Windows
+        host = None
+    own = next(device for device in devices if device.process_index == jax.process_index())
+    device = (own.memory_stats() or {}).get("bytes_limit")
+    return (host is None or size <= host / 6) and (device is None or size <= 0.4 * device)
+
+
 def use_compilation_cache() -> None:
     """Keeps compiled programs in a folder of the user, so that the next start compiles less.
 

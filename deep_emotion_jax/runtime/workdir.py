@@ -33,7 +33,7 @@ def provenance(
     settings = {
         key: value
         for key, value in config.to_dict().items()
-        if key not in ("manual_dir", "data_dir", "accelerator", "num_devices")
+        if key not in ("manual_dir", "data_dir", "accelerator", "num_devices", "streaming")
     }
     about = {
         "config": settings,

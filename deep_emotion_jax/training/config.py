@@ -23,6 +23,7 @@ from deep_emotion_jax.nn.model import (
 from deep_emotion_jax.runtime.devices import ACCELERATORS
 
 Settings = TypeVar("Settings")
+STREAMING = ("auto", "always", "never")
 WHERE = "deep_emotion_jax/training/config.py lists all settings"
 
 
@@ -182,6 +183,9 @@ class Experiment:
         the right unit where a pass has only a few steps.
       accelerator: kind of device to train on; "auto" takes a TPU, else a GPU, else the CPU.
       num_devices: how many of them in each process; 0 for all.
+      streaming: "never" keeps all images on the devices, "always" reads them from the disk while it
+        trains, and "auto" does so if they do not fit (`runtime.devices.fits`). The result is the
+        same, so a run can be resumed with another value.
       seconds_between_checkpoints: least time from one checkpoint to the next.
       model: the network.
       recipe: how its weights are fitted.
@@ -203,6 +207,7 @@ class Experiment:
     num_steps: int = setting(0, whole(0, 1_000_000_000))
     accelerator: str = setting("auto", one_of(ACCELERATORS))
     num_devices: int = setting(0, whole(0, 65_536))
+    streaming: str = setting("auto", one_of(STREAMING))
     seconds_between_checkpoints: float = setting(15.0, NOT_NEGATIVE)
     model: ModelSettings = ModelSettings()
     recipe: Recipe = Recipe()

@@ -10,6 +10,8 @@ from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.nn.logits import predict_logits
 from deep_emotion_jax.nn.weights import Trained
 
+TAUGHT_AT_ONCE = 1 << 16  # images, 150 MB
+
 
 def with_teachers(
     data: Split, teachers: Sequence[Trained], index: np.ndarray, class_names: Sequence[str]
@@ -32,7 +34,10 @@ def with_teachers(
                 f"{list(class_names)}: choose a teacher of the same classes"
             )
     soft = np.zeros((len(data.labels), len(class_names)), np.float32)
-    for teacher in teachers:
-        logits = predict_logits(teacher.model, data.images[index], flip=True)
-        soft[index] += np.asarray(jax.nn.softmax(logits)) / len(teachers)
+    for first in range(0, len(index), TAUGHT_AT_ONCE):
+        block = index[first : first + TAUGHT_AT_ONCE]
+        faces = data.images[block]
+        for teacher in teachers:
+            logits = predict_logits(teacher.model, faces, flip=True)
+            soft[block] += np.asarray(jax.nn.softmax(logits)) / len(teachers)
     return data._replace(soft_labels=soft)

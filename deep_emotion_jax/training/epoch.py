@@ -1,8 +1,9 @@
 """Loss, training step and the compiled epoch.
 
 A whole epoch is one program: shuffling, augmentation, steps and the weight average run in
-`lax.scan` over uint8 images that stay on the device. Inputs and outputs are plain pytrees, so the
-program can be jitted, sharded or vmapped over models.
+`lax.scan` over uint8 images that stay on the device. Images that do not fit there are trained on in
+chunks of steps by the same scan (`make_streamed_epoch`). Inputs and outputs are plain pytrees, so
+the programs can be jitted, sharded or vmapped over models.
 """
 
 import math
@@ -71,27 +72,83 @@ def make_epoch(
     teacher's probabilities [N, K], or is None. Its second result holds arrays [steps]: `loss` (with
     the L2 term), `correct`, `count`. The same key gives the same bits on one machine.
     """
-    share = math.ceil(recipe.batch_size / mesh.size)
-    micro = micro_batch_size(share)
-    share = math.ceil(share / micro) * micro
-    places = share * mesh.size
-    gradients = _make_gradients(_make_loss(model, recipe, augmentation), mesh, micro)
-    step = _make_step(gradients, optimizer, recipe, places // micro)
+    step, places = _make_parts(model, optimizer, recipe, augmentation, mesh)
 
     def epoch(state, key, index, count, images, labels, soft=None):
-        order_key, step_key = jax.random.split(key)
-        steps = steps_per_epoch(len(index), recipe.batch_size)
-        order, weights = batch_indices(order_key, count, len(index), steps, places)
+        keys, order, weights = plan_epoch(key, count, len(index), recipe.batch_size, places)
 
         def indexed_step(state, batch):
             key, chosen, weight = batch
             taught = None if soft is None else soft[chosen]
             return step(state, key, (images[chosen], labels[chosen], taught, weight))
 
-        keys = jax.random.split(step_key, steps)
         return jax.lax.scan(indexed_step, state, (keys, index[order], weights))
 
     return epoch
+
+
+def make_streamed_epoch(
+    model: DeepEmotion,
+    optimizer: optax.GradientTransformation,
+    recipe: Recipe,
+    augmentation: Augmentation,
+    mesh: jax.sharding.Mesh,
+) -> tuple[Callable[..., tuple[TrainState, dict[str, jax.Array]]], int]:
+    """The program of some steps of an epoch, for images that are not all on the device.
+
+    Chunk after chunk of the steps that `plan_epoch` orders, it trains as `make_epoch` does.
+
+    Returns:
+      (state, keys [S], images, labels, soft, weights) -> state, sums of these S steps, where the
+      arrays are those of `make_epoch` for each of `places` examples: images uint8 [S, places, H, W,
+      C], labels int32 [S, places], soft [S, places, K] or None, weights [S, places]; and `places`.
+    """
+    step, places = _make_parts(model, optimizer, recipe, augmentation, mesh)
+
+    def some_steps(state, keys, images, labels, soft, weights):
+        def given_step(state, batch):
+            return step(state, batch[0], batch[1:])
+
+        return jax.lax.scan(given_step, state, (keys, images, labels, soft, weights))
+
+    return some_steps, places
+
+
+def plan_epoch(
+    key: jax.Array, count: int | jax.Array, size: int, batch_size: int, places: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The keys [steps] of an epoch's steps, and its batches with their weights.
+
+    Args:
+      key: of the epoch.
+      count: number of examples; may be traced.
+      size: the largest count there may be, which gives the number of steps.
+      batch_size: of the recipe.
+      places: in a batch on the devices, at least `batch_size`.
+
+    Returns:
+      keys, and indices and weights [steps, places] as of `batch_indices`.
+    """
+    order_key, step_key = jax.random.split(key)
+    steps = steps_per_epoch(size, batch_size)
+    order, weights = batch_indices(order_key, count, size, steps, places)
+    return jax.random.split(step_key, steps), order, weights
+
+
+def _make_parts(
+    model: DeepEmotion,
+    optimizer: optax.GradientTransformation,
+    recipe: Recipe,
+    augmentation: Augmentation,
+    mesh: jax.sharding.Mesh,
+) -> tuple[Callable, int]:
+    """One training step, see `_make_step`, and the places in a batch on all devices."""
+    share = math.ceil(recipe.batch_size / mesh.size)
+    micro = micro_batch_size(share)
+    share = math.ceil(share / micro) * micro
+    places = share * mesh.size
+    gradients = _make_gradients(_make_loss(model, recipe, augmentation), mesh, micro)
+    return _make_step(gradients, optimizer, recipe, places // micro), places
 
 
 def _make_loss(model: DeepEmotion, recipe: Recipe, augmentation: Augmentation) -> Callable:

@@ -6,6 +6,8 @@ that one compiled program trains.
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -20,6 +22,7 @@ from deep_emotion_jax.runtime.signals import Stopped, stop_requests
 from deep_emotion_jax.training.config import Experiment
 from deep_emotion_jax.training.runs import TrainingRuns
 from deep_emotion_jax.training.validation import RunState
+from deep_emotion_jax.training.within_epoch import Begun
 
 
 def fit(
@@ -58,28 +61,50 @@ def fit(
       Stopped: after SIGTERM or SIGINT: the epoch that was running is saved if it ends in time.
     """
     training = TrainingRuns(models, experiment, data, runs, workdir, new_model)
-    with Checkpoints(training.folder) as checkpoints:
-        done, state, records = 0, training.start, []
-        restored = checkpoints.restore_newest(state)
-        if restored:
-            done, state, notes = restored
-            records = notes["records"]
-            print(f"resuming after epoch {done} from {training.folder / str(done)}")
+    with ExitStack() as stack:
+        checkpoints = stack.enter_context(Checkpoints(training.folder))
+        within = None
+        if training.streamed:
+            within = stack.enter_context(Checkpoints(workdir / "checkpoints_within_epochs"))
+        done, state, records, begun = _restored(training, checkpoints, within)
         writer = training.metrics_writer(records)
-        with stop_requests() as requests, writer as write:
-            saver = _Saver(checkpoints, experiment.seconds_between_checkpoints, about, done)
-            training.set_seeds(state)
-            if done < training.epochs:
-                training.compile(state)
-            for epoch in range(done + 1, training.epochs + 1):
-                state, lines = training.run_epoch(state, epoch, requests, saver.saved)
-                write(lines)
-                records.extend(lines)
-                _show(records, state, training, requests)
-                if epoch == training.judged:
-                    state = training.restart_dead(state, records, requests, saver.saved)
-                saver.save(epoch, state, records, requests, last=epoch == training.epochs)
+        requests = stack.enter_context(stop_requests())
+        write = stack.enter_context(writer)
+        saver = _Saver(checkpoints, within, experiment.seconds_between_checkpoints, about, done)
+        training.set_seeds(state)
+        if done < training.epochs:
+            training.compile(state)
+        for epoch in range(done + 1, training.epochs + 1):
+            between = partial(saver.save_within, epoch, records, requests) if within else None
+            state, lines = training.run_epoch(state, epoch, requests, saver.saved, begun, between)
+            begun = None
+            write(lines)
+            records.extend(lines)
+            _show(records, state, training, requests)
+            if epoch == training.judged:
+                state = training.restart_dead(state, records, requests, saver.saved)
+            saver.save(epoch, state, records, requests, last=epoch == training.epochs)
     return jax.device_get(state), records
+
+
+def _restored(
+    training: TrainingRuns, checkpoints: Checkpoints, within: Checkpoints | None
+) -> tuple[int, RunState, list[Record], Begun | None]:
+    """The epochs done, the state and the records to resume from, and what is done of an epoch."""
+    done, state, records, begun = 0, training.start, [], None
+    if found := checkpoints.restore_newest(state):
+        done, state, notes = found
+        records = notes["records"]
+    if within and (found := within.restore_newest(training.begun_like(state))):
+        _, (begun_state, sums), notes = found
+        if notes["epoch"] > done:
+            done, state, records = notes["epoch"] - 1, begun_state, notes["records"]
+            begun = Begun(notes["steps"], sums, notes["seconds"])
+            print(f"resuming after step {begun.steps} of epoch {done + 1} from {within.folder}")
+            return done, state, records, begun
+    if done:
+        print(f"resuming after epoch {done} from {training.folder / str(done)}")
+    return done, state, records, None
 
 
 def _show(
@@ -96,8 +121,16 @@ def _show(
 class _Saver:
     """Saves checkpoints when they are due, and ends the training where a stop was requested."""
 
-    def __init__(self, checkpoints: Checkpoints, seconds: float, about: Record, saved: int):
-        self._checkpoints, self._seconds, self._about = checkpoints, seconds, about
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        within: Checkpoints | None,
+        seconds: float,
+        about: Record,
+        saved: int,
+    ):
+        self._checkpoints, self._within = checkpoints, within
+        self._seconds, self._about = seconds, about
         self.saved, self._saved_at = saved, time.monotonic()
 
     def save(
@@ -114,9 +147,7 @@ class _Saver:
         Raises:
           Stopped: if any process was requested to stop.
         """
-        # Processes have clocks and signals of their own, and must do the same.
-        due = time.monotonic() - self._saved_at > self._seconds
-        due, stop = any_process(due, bool(requests))
+        due, stop = self._due(requests)
         if due or stop or last:
             self._checkpoints.save(epoch, state, {"about": self._about, "records": records})
             self.saved, self._saved_at = epoch, time.monotonic()
@@ -125,3 +156,40 @@ class _Saver:
                 f"stopped by {', '.join(requests) or 'another process'}; epoch {epoch} is saved in "
                 f"{self._checkpoints.folder}; run the same command again to resume"
             )
+
+    def save_within(
+        self,
+        epoch: int,
+        records: list[Record],
+        requests: list[str],
+        state: RunState,
+        so_far: Callable[[], Begun],
+    ) -> None:
+        """Saves within an epoch, as `save`; `so_far` says what is done of it."""
+        due, stop = self._due(requests)
+        if not (due or stop):
+            return
+        assert self._within is not None
+        begun = so_far()
+        notes = {
+            "about": self._about,
+            "records": records,
+            "epoch": epoch,
+            "steps": begun.steps,
+            "seconds": begun.seconds,
+        }
+        # Numbers rise from epoch to epoch.
+        number = (epoch - 1) * begun.sums["loss"].shape[1] + begun.steps
+        self._within.save(number, (state, begun.sums), notes)
+        self._saved_at = time.monotonic()
+        if stop:
+            raise Stopped(
+                f"stopped by {', '.join(requests) or 'another process'}; {begun.steps} steps of "
+                f"epoch {epoch} are saved in {self._within.folder}; run the same command again to "
+                "resume"
+            )
+
+    def _due(self, requests: list[str]) -> tuple[bool, ...]:
+        """Whether to save, and whether to stop."""
+        # Processes have clocks and signals of their own, and must do the same.
+        return any_process(time.monotonic() - self._saved_at > self._seconds, bool(requests))

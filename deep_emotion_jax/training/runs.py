@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.experimental.multihost_utils import broadcast_one_to_all
 
 from deep_emotion_jax.data.folds import Run
 from deep_emotion_jax.data.split import Split
+from deep_emotion_jax.data.stored import StoredRows
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.files import write_json
 from deep_emotion_jax.nn.model import DeepEmotion
@@ -24,11 +24,21 @@ from deep_emotion_jax.runtime.multihost import any_process, is_first
 from deep_emotion_jax.runtime.signals import Stopped, ready_or_stopped
 from deep_emotion_jax.training.batching import step_examples, steps_per_epoch
 from deep_emotion_jax.training.config import Experiment
-from deep_emotion_jax.training.epoch import first_bad_step, for_each_run, make_epoch
+from deep_emotion_jax.training.epoch import first_bad_step, for_each_run
+from deep_emotion_jax.training.in_memory import EpochsInMemory
 from deep_emotion_jax.training.optimizer import make_optimizer
 from deep_emotion_jax.training.restart import DeadStarts
 from deep_emotion_jax.training.selection import WINDOW_STEPS, restart_seed, start_epoch
+from deep_emotion_jax.training.streaming import StreamedEpochs
 from deep_emotion_jax.training.validation import RunState, make_validation, start_runs
+from deep_emotion_jax.training.within_epoch import (
+    Begun,
+    Between,
+    Parts,
+    Sums,
+    joined,
+    train_parts,
+)
 
 
 class Results(NamedTuple):
@@ -44,6 +54,8 @@ class TrainingRuns:
 
     Attributes:
       folder: of the checkpoints.
+      streamed: whether the images are read while it trains.
+      steps: of an epoch.
       epochs: length of the training.
       images: training images of an epoch, over all runs.
       judged: the epoch after which dead runs are restarted, or None.
@@ -64,30 +76,44 @@ class TrainingRuns:
         self.folder = workdir / "checkpoints"
         self._index, self._counts = _stack([run.fold.train for run in runs])
         self.images = int(self._counts.sum())
-        validation = _stack([run.fold.validation for run in runs])
         self._batch_size = experiment.recipe.batch_size
-        self._steps = steps_per_epoch(self._index.shape[1], self._batch_size)
-        self.epochs = experiment.epochs(self._steps)
-        self.judged = start_epoch(self._steps, self.epochs) if new_model else None
-        window = math.ceil(WINDOW_STEPS / self._steps)
+        self.steps = steps_per_epoch(self._index.shape[1], self._batch_size)
+        self.epochs = experiment.epochs(self.steps)
+        self.judged = start_epoch(self.steps, self.epochs) if new_model else None
+        window = math.ceil(WINDOW_STEPS / self.steps)
         self._dead_starts = DeadStarts(runs, data.labels, experiment.recipe.label_smoothing, window)
-        self._optimizer, self._rate = make_optimizer(experiment.recipe, self.epochs, self._steps)
+        self._optimizer, self._rate = make_optimizer(experiment.recipe, self.epochs, self.steps)
         mesh = data_mesh(choose_devices(experiment.accelerator, experiment.num_devices))
-        self._train, self._validate = _programs(models[0], self._optimizer, experiment, mesh)
-
+        everywhere = jax.NamedSharding(mesh, jax.P())
         # A program, because `device_put` would compare all of the data between processes. Copies,
         # because the epoch program takes over the memory of the state it is given.
-        self._put = jax.jit(
-            lambda *trees: jax.tree.map(jnp.copy, trees),
-            out_shardings=jax.NamedSharding(mesh, jax.P()),
-        )
+        self._put = jax.jit(lambda *trees: jax.tree.map(jnp.copy, trees), out_shardings=everywhere)
         self.start = self._start(models, np.zeros(len(runs), np.int32))
-        self._own, self._validation, self._shared, self._soft_labels = self._put(
-            (self._index, self._counts),
-            validation,
-            (data.images, data.labels),
-            broadcast_one_to_all(data.soft_labels),
+        self._validate: Any = jax.jit(
+            for_each_run(make_validation(models[0])), out_shardings=everywhere
         )
+        self.streamed = experiment.streaming == "always" or isinstance(data.images, StoredRows)
+        validation = _stack([run.fold.validation for run in runs])
+        self._epochs: EpochsInMemory | StreamedEpochs
+        if self.streamed:
+            self._epochs = StreamedEpochs(
+                models[0], self._optimizer, experiment, data, self._index, self._counts, mesh
+            )
+            seen, places = np.unique(validation[0], return_inverse=True)
+            validation = (places.reshape(validation[0].shape).astype(np.int32), validation[1])
+            self._validation, self._shared = self._put(
+                validation, (data.images[seen], data.labels[seen])
+            )
+        else:
+            own, self._validation, self._shared, soft = self._put(
+                (self._index, self._counts),
+                validation,
+                (data.images, data.labels),
+                broadcast_one_to_all(data.soft_labels),
+            )
+            self._epochs = EpochsInMemory(
+                models[0], self._optimizer, experiment, own, (*self._shared, soft), mesh
+            )
 
     def metrics_writer(
         self, records: list[Record]
@@ -101,20 +127,28 @@ class TrainingRuns:
         """Compiles the programs ahead of the first epoch, which `seconds` of it leave out."""
         print("compiling ...")  # not flushed: a closed output is noticed after the first epoch
         began = time.perf_counter()
-        self._train = self._train.lower(*self._train_inputs(state, 1)).compile()
+        self._epochs.compile(state.train, self._epoch_keys(1))
         self._validate = self._validate.lower(*self._validation_inputs(state, 1)).compile()
         print(f"compiled in {time.perf_counter() - began:.1f} s")
 
     def run_epoch(
-        self, state: RunState, epoch: int, requests: list[str], saved: int
+        self,
+        state: RunState,
+        epoch: int,
+        requests: list[str],
+        saved: int,
+        begun: Begun | None = None,
+        between: Between | None = None,
     ) -> tuple[RunState, list[Record]]:
         """Trains and validates one epoch.
 
         Args:
-          state: after the epoch before; its arrays must not be used again.
+          state: after the epoch before, or within this one; its arrays must not be used again.
           epoch: from 1.
           requests: to stop, as of `stop_requests`.
           saved: the epoch of the newest checkpoint.
+          begun: what is done of this epoch.
+          between: called within a streamed epoch; may save what is done, or raise `Stopped`.
 
         Returns:
           The new state, and a line of metrics for each run.
@@ -124,19 +158,35 @@ class TrainingRuns:
           Stopped: if a stop was requested and the epoch takes too long.
         """
         began = time.perf_counter()
-        train, sums = self._train(*self._train_inputs(state, epoch))
-        state, accuracy, loss = self._validate(
-            *self._validation_inputs(state._replace(train=train), epoch)
-        )
+
+        def run(first: int) -> Parts:
+            return self._epochs.run(state.train, self._epoch_keys(epoch), first)
+
+        def wait(sums: Sums) -> None:
+            self._wait(sums["loss"], epoch, requests, saved)
+
+        trained, parts = train_parts(run, state, self.steps, begun, wait, between)
+        state, accuracy, loss = self._validate(*self._validation_inputs(trained, epoch))
+        wait({"loss": accuracy})
+        results = Results(joined(parts), *jax.device_get((accuracy, loss)))
+        self._check_finite(results, epoch, saved)
+        seconds = time.perf_counter() - began + (begun.seconds if begun else 0)
+        return state, self._lines(results, epoch, seconds)
+
+    def _wait(self, result: jax.Array, epoch: int, requests: list[str], saved: int) -> None:
+        """Waits for a result, though not for long once a stop is requested."""
         # One process of many must not leave an epoch that the others may wait for it in.
-        if jax.process_count() == 1 and not ready_or_stopped(accuracy, requests):
+        if jax.process_count() == 1 and not ready_or_stopped(result, requests):
             raise Stopped(
                 f"stopped by {requests[0]} within epoch {epoch}; epoch {saved} is saved in "
                 f"{self.folder}; run the same command again to resume"
             )
-        results = Results(*jax.device_get((sums, accuracy, loss)))
-        self._check_finite(results, epoch, saved)
-        return state, self._lines(results, epoch, time.perf_counter() - began)
+        result.block_until_ready()
+
+    def begun_like(self, state: RunState) -> tuple[RunState, Sums]:
+        """The structure of a checkpoint within an epoch: a state, and the sums of all steps."""
+        zeros = np.zeros((len(self._runs), self.steps), np.float32)
+        return state, dict.fromkeys(("loss", "correct", "count"), zeros)
 
     def set_seeds(self, state: RunState) -> None:
         """Takes the seeds of the runs as often as they have been restarted."""
@@ -154,6 +204,14 @@ class TrainingRuns:
           Stopped: if a stop is requested meanwhile.
         """
 
+        def stop_if_asked(*_: Any) -> None:
+            if any_process(bool(requests))[0]:
+                raise Stopped(
+                    f"stopped by {', '.join(requests) or 'another process'} while runs were "
+                    f"started anew; epoch {saved} is saved in {self.folder}; run the same "
+                    "command again to resume"
+                )
+
         def train_start(restarts: np.ndarray) -> tuple[RunState, list[Record]]:
             assert self._new_model is not None
             assert self.judged is not None
@@ -161,14 +219,9 @@ class TrainingRuns:
             self.set_seeds(again)
             new_records: list[Record] = []
             for epoch in range(1, self.judged + 1):
-                again, lines = self.run_epoch(again, epoch, requests, saved)
+                again, lines = self.run_epoch(again, epoch, requests, saved, None, stop_if_asked)
                 new_records.extend(lines)
-                if any_process(bool(requests))[0]:
-                    raise Stopped(
-                        f"stopped by {', '.join(requests) or 'another process'} while runs were "
-                        f"started anew; epoch {saved} is saved in {self.folder}; run the same "
-                        "command again to resume"
-                    )
+                stop_if_asked()
             return again, new_records
 
         (state,) = self._put(self._dead_starts.replace(state, records, train_start))
@@ -184,9 +237,8 @@ class TrainingRuns:
         counts = np.asarray(restarts).tolist()
         return [restart_seed(run.seed, n) for run, n in zip(self._runs, counts, strict=True)]
 
-    def _train_inputs(self, state: RunState, epoch: int) -> tuple[Any, ...]:
-        keys = jax.vmap(jax.random.fold_in, (0, None))(self._roots, epoch)
-        return state.train, (keys, *self._own), (*self._shared, self._soft_labels)
+    def _epoch_keys(self, epoch: int) -> jax.Array:
+        return jax.vmap(jax.random.fold_in, (0, None))(self._roots, epoch)
 
     def _validation_inputs(self, state: RunState, epoch: int) -> tuple[Any, ...]:
         return (state, *self._validation), (np.int32(epoch), *self._shared)
@@ -201,8 +253,8 @@ class TrainingRuns:
                 "train_accuracy": float(sums["correct"][i].sum() / sums["count"][i].sum()),
                 "validation_loss": float(results.loss[i]),
                 "validation_accuracy": float(results.accuracy[i]),
-                "learning_rate": float(self._rate(epoch * self._steps - 1)),
-                "steps": self._steps,
+                "learning_rate": float(self._rate(epoch * self.steps - 1)),
+                "steps": self.steps,
                 "seconds": seconds,
             }
             for i, run in enumerate(self._runs)
@@ -213,7 +265,7 @@ class TrainingRuns:
         bad = first_bad_step(np.column_stack([results.sums["loss"], results.loss]))
         if bad is None:
             return
-        run, step = bad[0], min(bad[1], self._steps - 1)
+        run, step = bad[0], min(bad[1], self.steps - 1)
         key = jax.random.fold_in(self._roots[run], epoch)
         index, count = self._index[run], self._counts[run]
         chosen = step_examples(key, index, count, self._batch_size, step)
@@ -226,26 +278,6 @@ class TrainingRuns:
             f"{len(batch)} images ({', '.join(batch[:3])} ...) are listed in {path}; the last good "
             f"checkpoint is epoch {saved} in {self.folder}; lower config.recipe.learning_rate"
         )
-
-
-def _programs(
-    model: DeepEmotion,
-    optimizer: optax.GradientTransformation,
-    experiment: Experiment,
-    mesh: jax.sharding.Mesh,
-) -> tuple[Any, Any]:
-    """The programs that train and validate an epoch of all runs."""
-    everywhere = jax.NamedSharding(mesh, jax.P())
-    epoch = make_epoch(model, optimizer, experiment.recipe, experiment.augmentation, mesh)
-    epoch_of_runs = for_each_run(epoch)
-    # The state alone is donated: XLA would write results over the indices too, which every epoch
-    # reads, where an epoch of one step makes the sizes equal.
-    train = jax.jit(
-        lambda train, own, shared: epoch_of_runs((train, *own), shared),
-        donate_argnums=0,
-        out_shardings=everywhere,
-    )
-    return train, jax.jit(for_each_run(make_validation(model)), out_shardings=everywhere)
 
 
 def _stack(indices: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,11 +1,18 @@
 """The devices of a training, and the folder of compiled programs."""
 
+import os
+
 import jax
 import pytest
 
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.nn.backend import platform
-from deep_emotion_jax.runtime.devices import choose_devices, data_mesh, use_compilation_cache
+from deep_emotion_jax.runtime.devices import (
+    choose_devices,
+    data_mesh,
+    fits,
+    use_compilation_cache,
+)
 
 
 def test_all_devices_or_the_number_asked_for():
@@ -62,6 +69,18 @@ def test_each_process_gives_as_many_devices(monkeypatch, config):
     monkeypatch.setattr(jax, "local_devices", lambda backend=None: there[:3])
     assert choose_devices("gpu", 2) == there[:4]
     assert config == {}
+
+
+@pytest.mark.parametrize(
+    ("size", "memory", "fit"), [(40, 100, True), (41, 100, False), (41, None, True)]
+)
+def test_what_fits_on_a_device(monkeypatch, size, memory, fit):
+    device = Device("gpu")
+    device.memory_stats = lambda: memory and {"bytes_limit": memory}
+    assert fits(size, [Device("gpu", 1), device]) == fit
+    monkeypatch.setattr(os, "sysconf", lambda name: 12)  # pages of so many bytes
+    assert fits(24, [device])
+    assert not fits(25, [device])
 
 
 def test_the_cache_is_a_folder_of_the_user(monkeypatch, config, tmp_path):

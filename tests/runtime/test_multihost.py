@@ -35,10 +35,28 @@ loop.show_progress = signal_after
 main.main(arguments[1:])
 """
 
+# The same in chunks of three steps, and with the rows that a process reads to train on in a file.
+STREAMED = """
+import jax, numpy
+from deep_emotion_jax.data.stored import StoredRows
+from deep_emotion_jax.training import streaming
 
-def start(arguments, signal=None, **environment):
+streaming.CHUNK_BYTES = 3 * 16 * 48 * 48
+read, get = [], StoredRows.__getitem__
+
+def noted(rows, index):
+    if numpy.ndim(index) == 2 and numpy.size(index) > 1:  # one is read to compile
+        read.append(numpy.asarray(index))
+        numpy.save(f"{sys.argv[-1]}-{jax.process_index()}", read)
+    return get(rows, index)
+
+StoredRows.__getitem__ = noted
+""" + SIGNALLED.replace("arguments[1:]", "arguments[1:-1]")
+
+
+def start(arguments, signal=None, program=SIGNALLED, **environment):
     """Starts main.py; `signal` is the name and the epoch of one that it sends itself."""
-    code = ["-c", SIGNALLED, *map(str, signal)] if signal else []
+    code = ["-c", program, *map(str, signal)] if signal else []
     return subprocess.Popen(
         [sys.executable, *code, *map(str, arguments)],
         cwd=ROOT,
@@ -49,15 +67,16 @@ def start(arguments, signal=None, **environment):
     )
 
 
-def start_two(arguments, signals=(None, None)):
+def start_two(arguments, signals=(None, None), program=SIGNALLED):
     """Starts two processes of one training, of one device each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     return [
         start(
-            [*arguments, "--distributed"],
+            [arguments[0], "--distributed", *arguments[1:]],
             signal,
+            program,
             JAX_NUM_CPU_DEVICES="1",
             JAX_COORDINATOR_ADDRESS=address,
             JAX_NUM_PROCESSES="2",
@@ -124,6 +143,21 @@ def test_two_processes_train_what_one_does_and_take_over_from_each_other(
     there, here = (json.loads((run / "summary.json").read_text()) for run in (finished[0], workdir))
     assert here["fingerprint"] == there["fingerprint"]
     assert here["accuracy"] == there["accuracy"]
+
+
+def test_two_processes_stream_a_share_each(prepared, finished, tmp_path):
+    arguments = [*train_arguments(prepared, tmp_path / "run"), "--config.streaming=always"]
+    rows = tmp_path / "rows"
+    signals = (("SIGTERM", 1), ("SIGTERM", 1))
+    first, second = start_two([*arguments, rows], signals, STREAMED)
+    output, _ = end(first, 75)
+    end(second, 75)
+    assert "epoch 1 is saved" in output
+    np.testing.assert_allclose(losses(tmp_path / "run"), losses(finished[0])[:1], rtol=1e-4)
+    read = [np.load(f"{rows}-{i}.npy") for i in range(2)]
+    # Of 9 batches of at most 16 images, half each.
+    assert [each.shape for each in read] == [(9, 1, 8)] * 2
+    assert np.union1d(*read).tolist() == list(range(140))
 
 
 def test_a_process_that_dies_ends_the_others(prepared, tmp_path):

@@ -1,0 +1,98 @@
+"""Splits whose images stay in files are those that lie in memory."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from configs import default
+from datasets import arrays, common, load, stored
+from datasets.synthetic_faces import synthetic_faces_dataset_builder as module
+from deep_emotion_jax.data.folds import join
+from deep_emotion_jax.data.stored import StoredRows
+from deep_emotion_jax.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module.Builder, "SUBJECTS", {"train": 2, "validation": 1, "test": 1})
+        common.prepare(module.Builder(data_dir=folder))
+    return folder
+
+
+@pytest.fixture
+def builder(data_dir, monkeypatch):
+    monkeypatch.setattr(stored, "BLOCK", 32)  # of 70 images
+    return module.Builder(data_dir=data_dir)
+
+
+def kept(builder, split="train"):
+    return sorted((builder.data_path / "arrays").glob(f"{split}-*"))
+
+
+def test_it_is_the_split_in_memory_and_its_file_serves_both(builder):
+    found = stored.load(builder, "train")
+    files = kept(builder)
+    expected = arrays.load(builder, "train")
+    assert kept(builder) == files  # not written again
+    assert isinstance(found.images, StoredRows)
+    assert found.fingerprint() == expected.fingerprint()
+    assert found.images.nbytes * 2 == stored.size(builder, "train")  # evidence takes the other half
+    places = np.array([[3, 69], [-1, 3]])
+    for name in ("images", "evidence"):
+        rows, array = getattr(found, name), getattr(expected, name)
+        np.testing.assert_array_equal(rows[places], array[places])
+        np.testing.assert_array_equal(rows[5:70:9], array[5:70:9])
+        assert rows[places].dtype == array.dtype
+        assert rows.shape == array.shape
+    some = found.select(np.arange(9))
+    assert isinstance(some.images, np.ndarray)
+    assert some.fingerprint() == expected.select(np.arange(9)).fingerprint()
+
+
+def test_joined_rows_stay_in_their_files(builder):
+    splits = {name: stored.load(builder, name) for name in ("train", "test")}
+    expected = join({name: arrays.load(builder, name) for name in splits})
+    joined = pickle.loads(pickle.dumps(join(splits).images))
+    places = np.random.default_rng(0).permutation(105)
+    np.testing.assert_array_equal(joined[places], expected.images[places])
+    with pytest.raises(IndexError, match="of 105"):
+        joined[np.array([105])]
+
+
+def test_a_damaged_file_is_written_anew(builder):
+    expected = stored.load(builder, "train").fingerprint()
+    (path,) = kept(builder)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert stored.load(builder, "train").fingerprint() == expected
+    assert kept(builder) == [path]
+    assert path.read_bytes() != content
+
+
+def test_a_full_disk_is_one_sentence(builder, monkeypatch):
+    for path in kept(builder, "validation"):
+        path.unlink()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(stored, "_write_records", full)
+    with pytest.raises(UserError, match=r"No space left on device; free some disk space"):
+        stored.load(builder, "validation")
+    assert not list((builder.data_path / "arrays").glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("streaming", "room", "streamed"),
+    [("auto", True, False), ("auto", False, True), ("always", True, True), ("never", False, False)],
+)
+def test_what_does_not_fit_is_streamed(data_dir, monkeypatch, streaming, room, streamed):
+    monkeypatch.setattr(load, "fits", lambda size, devices: room)
+    config = default.get_config()
+    config.data_dir, config.streaming = str(data_dir), streaming
+    splits, _ = load.load_dataset(config, ["test"])
+    assert isinstance(splits["test"].images, StoredRows) == streamed
