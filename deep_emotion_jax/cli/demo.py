@@ -35,6 +35,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port", type=int, help="port to listen on (default: the first free one from 7860)"
     )
+    parser.add_argument(
+        "--token",
+        metavar="TEXT",
+        help="the password that visitors must give, with any name (default: none)",
+    )
     add_device(parser)
 
 
@@ -46,6 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     """
     if arguments.port is not None and not 1 <= arguments.port <= 65535:
         raise UserError(f"--port {arguments.port} is no port; choose one from 1 to 65535")
+    if arguments.token == "":
+        raise UserError("--token is empty; give the password, or leave --token out")
     with tempfile.TemporaryDirectory(prefix="deep-emotion-demo-") as folder:
         from deep_emotion_jax.data.detectors import FaceDetector
         from deep_emotion_jax.inference.predictor import Predictor
@@ -69,8 +76,9 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.host not in ("127.0.0.1", "::1", "localhost"):
             print(
                 f"warning: other computers can reach the page at {arguments.host}, and pictures "
-                "travel to it unencrypted",
+                "travel to it unencrypted"
+                + ("" if arguments.token else "; --token TEXT asks visitors for a password"),
                 file=sys.stderr,
             )
-        demo.serve(demo.build(predictors), arguments.host, arguments.port)
+        demo.serve(demo.build(predictors), arguments.host, arguments.port, arguments.token)
     return 0

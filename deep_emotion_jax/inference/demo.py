@@ -9,6 +9,7 @@ number of visitors.
 """
 
 import os
+import secrets
 import signal
 from collections.abc import Mapping
 from importlib.resources import files
@@ -174,13 +175,14 @@ def _answers() -> tuple[gr.Radio, gr.Label, list[gr.Image], gr.Markdown]:
     return face, probabilities, drawings, gr.Markdown()
 
 
-def serve(page: gr.Blocks, host: str, port: int | None) -> None:
+def serve(page: gr.Blocks, host: str, port: int | None, token: str | None = None) -> None:
     """Serve the page until SIGINT or SIGTERM.
 
     Args:
       page: from `build`.
       host: the address to listen on.
       port: the port; None for the first free one from 7860.
+      token: the password that visitors must give; None for none.
 
     Raises:
       UserError: if nothing can listen there.
@@ -192,6 +194,7 @@ def serve(page: gr.Blocks, host: str, port: int | None) -> None:
         _, url, _ = page.launch(
             server_name=host,
             server_port=port,
+            auth=_login(token),
             share=False,
             quiet=True,
             prevent_thread_lock=True,
@@ -213,6 +216,13 @@ def serve(page: gr.Blocks, host: str, port: int | None) -> None:
         page.block_thread()
     finally:
         page.close(verbose=False)
+
+
+def _login(token: str | None) -> Callable[[str, str], bool] | None:
+    """Whether a visitor who gives a name and a password may enter; None if all may."""
+    if token is None:
+        return None
+    return lambda _name, given: secrets.compare_digest(given.encode(), token.encode())
 
 
 class Guard:

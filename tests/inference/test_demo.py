@@ -1,5 +1,6 @@
 """The web page as a visitor's browser sees it, served by the command."""
 
+import contextlib
 import json
 import re
 import signal
@@ -21,14 +22,14 @@ httpx = pytest.importorskip("httpx")
 SECONDS = 120
 
 
-@pytest.fixture(scope="module")
-def server():
-    """The page's address, and the folder its uploads go to."""
+@contextlib.contextmanager
+def served(*options):
+    """The address of a page that the command serves."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, "-m", "deep_emotion_jax", "demo", f"--port={port}"],
+        [sys.executable, "-m", "deep_emotion_jax", "demo", f"--port={port}", *options],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
@@ -36,17 +37,23 @@ def server():
     try:
         line = process.stdout.readline()
         assert f"http://127.0.0.1:{port}" in line
-        url = f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{port}"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def server():
+    """The page's address, and the folder its uploads go to."""
+    with served() as url:
         sample = re.search(r'gradio_api/file=([^"]+?)/[0-9a-f]+/astronaut.png', httpx.get(url).text)
         folder = Path(sample[1])
         assert folder.is_dir()
         yield url, folder
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
-        assert not folder.exists()
-    finally:
-        process.kill()
-        process.stdout.close()
+    assert not folder.exists()
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +166,20 @@ def test_the_page_may_talk_to_its_server_alone(server):
     policy = httpx.get(server[0]).headers["content-security-policy"]
     assert policy.startswith("default-src 'self'")
     assert "http" not in policy
+
+
+def test_with_a_token_only_who_has_it_gets_in():
+    with served("--token=open sesame") as url:
+        picture = {"files": ("a.png", b"x")}
+        assert httpx.get(f"{url}/config").status_code == 401
+        assert httpx.post(f"{url}/gradio_api/upload", files=picture).status_code == 401
+        with httpx.Client(base_url=url) as visitor:
+            login = {"username": "anyone", "password": "open"}
+            assert visitor.post("/login", data=login).status_code == 400
+            assert visitor.get("/config").status_code == 401
+            login["password"] = "open sesame"
+            assert visitor.post("/login", data=login).status_code == 200
+            assert visitor.get("/config").status_code == 200
 
 
 def test_mistakes_are_one_message(server, tmp_path, monkeypatch, capsys):
