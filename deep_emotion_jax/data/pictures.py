@@ -18,6 +18,8 @@ VIDEO_SUFFIXES = (
     *(".3gp", ".avi", ".m4v", ".mkv", ".mov", ".mp4"),
     *(".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv"),
 )
+# What `predict --save` writes, perhaps into the folder that it reads the next time.
+WRITTEN = (".faces.jpg", ".faces.png", ".faces.mp4", ".timeline.png")
 __all__ = ["Picture", "as_pixels", "files", "frames", "is_video", "read", "read_picture"]
 Report = Callable[[UserError], None]
 
@@ -44,8 +46,8 @@ def read(paths: Iterable[str], report: Report) -> Iterator[Picture]:
 
     Args:
       paths: pictures, videos, folders (with all below them, in alphabetical order, by the suffixes
-        of pictures and videos), patterns such as "holiday/**/*.jpg", or "-" for a picture on
-        standard input.
+        of pictures and videos, without what `predict --save` has written), patterns such as
+        "holiday/**/*.jpg", or "-" for a picture on standard input.
       report: called with the error for each unreadable file; reading goes on with the next.
     """
     for path in files(paths, report):
@@ -97,5 +99,6 @@ def _below(folder: str, report: Report) -> Iterator[str]:
         report(UserError(f"cannot read the folder {error.filename}: {error.strerror}"))
 
     for path in walk(folder, unreadable):
-        if path.suffix.lower() in PICTURE_SUFFIXES + VIDEO_SUFFIXES:
+        is_read = path.suffix.lower() in PICTURE_SUFFIXES + VIDEO_SUFFIXES
+        if is_read and not path.name.endswith(WRITTEN):
             yield str(path)

@@ -226,6 +226,15 @@ def test_one_bad_video_leaves_nothing_and_the_rest_is_done(fake, film, tmp_path,
     assert endings(tmp_path / "out") == ["csv", "mp4", "png"]
 
 
+def test_a_second_run_does_not_read_what_the_first_has_written(fake, film, capsys, monkeypatch):
+    monkeypatch.chdir(film.parent)
+    for _ in range(2):
+        assert main(["predict", ".", "--csv", "--save", "."]) == 0
+        rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+        assert {row["picture"] for row in rows} == {"a.mkv"}
+    assert len(list(film.parent.iterdir())) == 4
+
+
 def test_a_folder_that_cannot_be_written(fake, film, tmp_path, capsys):
     (tmp_path / "file").touch()
     assert main(["predict", str(film), "--save", str(tmp_path / "file")]) == 2
