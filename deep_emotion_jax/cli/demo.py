@@ -55,18 +55,19 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError("--token is empty; give the password, or leave --token out")
     with tempfile.TemporaryDirectory(prefix="deep-emotion-demo-") as folder:
         from deep_emotion_jax.data.detectors import FaceDetector
-        from deep_emotion_jax.inference.predictor import Predictor
+        from deep_emotion_jax.inference.predictor import DEFAULT_MODEL, Predictor
         from deep_emotion_jax.pretrained import pretrained_names
-        from deep_emotion_jax.runtime.devices import choose_devices
+        from deep_emotion_jax.runtime.devices import choose_devices, use_compilation_cache
 
         choose_devices(arguments.device)
+        use_compilation_cache()
         # Before Gradio, which takes long to import.
         detector = FaceDetector()
-        names = [*pretrained_names(), *arguments.model]
+        names = dict.fromkeys([DEFAULT_MODEL, *pretrained_names(), *arguments.model])
         predictors = {name: Predictor.from_pretrained(name, detector) for name in names}
         os.environ["GRADIO_TEMP_DIR"] = folder
         try:
-            from deep_emotion_jax.inference import demo
+            from deep_emotion_jax.inference import demo, demo_server
         except ModuleNotFoundError as error:
             if error.name != "gradio":
                 raise
@@ -80,5 +81,9 @@ def run(arguments: argparse.Namespace) -> int:
                 + ("" if arguments.token else "; --token TEXT asks visitors for a password"),
                 file=sys.stderr,
             )
-        demo.serve(demo.build(predictors), arguments.host, arguments.port, arguments.token)
+        answers = demo.Answers(predictors)
+        page = demo.build(answers)
+        demo_server.serve(
+            page, arguments.host, arguments.port, arguments.token, warm_up=answers.warm_up
+        )
     return 0

@@ -57,8 +57,13 @@ def server():
 
 
 @pytest.fixture(scope="module")
-def browser():
-    with chromium(1280, 1400) as driver:
+def browser(tmp_path_factory):
+    """With a camera that shows the astronaut."""
+    camera = tmp_path_factory.mktemp("camera") / "camera.mjpeg"
+    frame = Image.fromarray(skimage.data.astronaut()).resize((640, 480))
+    frame.save(camera, "JPEG", quality=95)
+    flags = ("use-fake-device-for-media-stream", "use-fake-ui-for-media-stream")
+    with chromium(1280, 1400, *flags, f"use-file-for-fake-video-capture={camera}") as driver:
         yield driver
 
 
@@ -116,11 +121,98 @@ def test_a_picture_without_a_face(server, browser):
     assert heading(browser) == []
 
 
-def analyse(url, data, name="picture.png"):
+def open_tab(browser, url, name):
+    browser.get(url)
+    tab = "button[role=tab]"
+    wait(browser, lambda b: name in [found.text for found in b.find_elements("css selector", tab)])
+    next(t for t in browser.find_elements("css selector", tab) if t.text == name).click()
+
+
+def test_every_face_can_be_explained(server, browser, tmp_path):
+    """Of two faces the largest is explained first; the other by its button or by a click on it."""
+    url, _ = server
+    face = Image.fromarray(skimage.data.astronaut()[20:220, 120:320])
+    picture = Image.new("RGB", (600, 300), "gray")
+    picture.paste(face, (350, 40))
+    picture.paste(face.resize((150, 150)), (50, 70))
+    picture.save(tmp_path / "two.png")
+    browser.get(url)
+    wait(browser, lambda b: b.find_elements("css selector", "input[type=file]"))[0].send_keys(
+        str(tmp_path / "two.png")
+    )
+    chosen = "return [...document.querySelectorAll('input[type=radio]')].map(i => i.checked)"
+    wait(browser, lambda b: b.execute_script(chosen) == [True, False])
+    drawn = "img[alt='The picture with numbered boxes on its faces']"
+    seen = "img[alt='The face with the attended region']"
+    wait(browser, lambda b: b.find_elements("css selector", seen))
+    image = browser.find_element("css selector", drawn)
+
+    def source():
+        return browser.find_element("css selector", seen).get_attribute("src")
+
+    before = source()
+    from selenium.webdriver import ActionChains
+
+    left = -image.size["width"] * (300 - 125) / 600  # from its middle to the smaller face
+    ActionChains(browser).move_to_element_with_offset(image, int(left), 0).click().perform()
+    wait(browser, lambda b: b.execute_script(chosen) == [False, True])
+    wait(browser, lambda _: source() != before)
+    browser.find_elements("css selector", "input[type=radio]")[0].click()
+    wait(browser, lambda _: source() == before)
+
+
+def test_the_camera_is_followed(server, browser):
+    url, folder = server
+    before = set(folder.rglob("*"))
+    open_tab(browser, url, "Live camera")
+    selector = "[title='grant webcam access']"
+    found = wait(
+        browser,
+        lambda b: [e for e in b.find_elements("css selector", selector) if e.is_displayed()],
+    )
+    found[0].click()
+    wait(
+        browser,
+        lambda b: [
+            e
+            for e in b.find_elements("css selector", "[aria-label='capture photo']")
+            if e.is_displayed() and e.is_enabled()
+        ],
+    )[0].click()
+    wait(browser, lambda b: heading(b) == ["happy"])
+    frame = browser.find_element("css selector", "img.frame")
+    assert frame.get_attribute("src").startswith("data:image/jpeg")
+    assert set(folder.rglob("*")) <= before  # frames are not kept
+
+
+def test_a_video_is_followed(server, tmp_path):
+    av = pytest.importorskip("av", reason="the video extra is not installed")
+    face = Image.fromarray(skimage.data.astronaut()[20:220, 120:320])
+    with av.open(str(tmp_path / "clip.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        for x in range(0, 60, 10):
+            picture = Image.new("RGB", (320, 240), "gray")
+            picture.paste(face, (x, 20))
+            container.mux(stream.encode(av.VideoFrame.from_image(picture)))
+        container.mux(stream.encode())
+    data = (tmp_path / "clip.mp4").read_bytes()
+    event, answer = analyse(server[0], data, "clip.mp4", "video")
+    assert event == "complete"
+    film, timeline, table = json.loads(answer)
+    assert re.search(r"1 +0\.0 s +0\.6 s +0\.6 s +happy", table)
+    assert timeline["path"]
+    content = httpx.get(film["url"]).content
+    assert content[4:8] == b"ftyp"
+    event, _ = analyse(server[0], data[:300], "clip.mp4", "video")
+    assert event == "error"
+
+
+def analyse(url, data, name="picture.png", function="analyse"):
     """What the page's function answers to an uploaded file, as the stream's events and data."""
     files = {"files": (name, data)}
     (path,) = httpx.post(f"{url}/gradio_api/upload", files=files).raise_for_status().json()
-    call = f"{url}/gradio_api/call/analyse"
+    call = f"{url}/gradio_api/call/{function}"
     given = {"path": path, "meta": {"_type": "gradio.FileData"}}
     event = (
         httpx.post(call, json={"data": [given, "deep_emotion.fer2013"]}).raise_for_status().json()

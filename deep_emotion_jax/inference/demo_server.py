@@ -1,0 +1,120 @@
+"""Serves the demo's page: limits on uploads, a content security policy, and a clean end.
+
+Pictures stay on the machine that serves the page: Gradio's telemetry, run history and share links
+are off, the page uses no web fonts, and a content security policy forbids it to load from or send
+to other hosts.
+"""
+
+import secrets
+import signal
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import gradio as gr
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+
+from deep_emotion_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+UPLOAD_BYTES = 10 * 1024**2
+# Gradio's page needs inline scripts and styles.
+POLICY = (
+    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; form-action 'self'; "
+    "frame-ancestors 'self'"
+)
+STYLE = """
+.gradio-container { max-width: 1100px !important; margin: 0 auto !important; }
+img.frame { width: 100%; }
+"""
+
+
+def serve(
+    page: gr.Blocks,
+    host: str,
+    port: int | None,
+    token: str | None = None,
+    warm_up: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve the page until SIGINT or SIGTERM.
+
+    Args:
+      page: from `build`.
+      host: the address to listen on.
+      port: the port; None for the first free one from 7860.
+      token: the password that visitors must give; None for none.
+      warm_up: called when the port is known to be free, before the address is printed.
+
+    Raises:
+      UserError: if nothing can listen there.
+    """
+    # SIGTERM then ends as SIGINT does, which deletes the pictures.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    fonts = ["system-ui", "sans-serif"]
+    try:
+        _, url, _ = page.launch(
+            server_name=host,
+            server_port=port,
+            auth=_login(token),
+            share=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            show_error=True,
+            max_file_size=UPLOAD_BYTES,
+            theme=gr.themes.Default(font=fonts, font_mono=["monospace"]),
+            css=STYLE,
+            footer_links=[],
+            run_history=False,
+            enable_monitoring=False,
+            mcp_server=False,
+            ssr_mode=False,
+            app_kwargs={"middleware": [Middleware(Guard)]},
+        )
+    except OSError as error:
+        raise UserError(f"cannot listen on {host} port {port or 'from 7860'}: {error}") from error
+    try:
+        warm_up()
+        print(f"The page is at {url} (Ctrl-C ends it)", flush=True)
+        page.block_thread()
+    finally:
+        page.close(verbose=False)
+
+
+def _login(token: str | None) -> Callable[[str, str], bool] | None:
+    """Whether a visitor who gives a name and a password may enter; None if all may."""
+    if token is None:
+        return None
+    return lambda _name, given: secrets.compare_digest(given.encode(), token.encode())
+
+
+class Guard:
+    """Refuse large requests before they are read, and confine the page to this server."""
+
+    def __init__(self, app: "ASGIApp"):
+        self._app = app
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        # A body without a stated length could have any; browsers always state it. The fields of the
+        # form around the file fit into the extra 64 kB.
+        if b"transfer-encoding" in headers:
+            await PlainTextResponse("state the content's length", 411)(scope, receive, send)
+            return
+        if int(headers.get(b"content-length", 0)) > UPLOAD_BYTES + 2**16:
+            message = f"at most {UPLOAD_BYTES >> 20} MB, please"
+            await PlainTextResponse(message, 413)(scope, receive, send)
+            return
+
+        async def confined(message: "Message") -> None:
+            if message["type"] == "http.response.start":
+                policy = (b"content-security-policy", POLICY.encode())
+                message["headers"] = [*message["headers"], policy]
+            await send(message)
+
+        await self._app(scope, receive, confined)
