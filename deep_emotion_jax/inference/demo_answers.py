@@ -57,12 +57,13 @@ class Answers:
 
     def warm_up(self) -> None:
         """Compile what pictures of the usual shapes need, so that no visitor waits for it."""
-        picture = skimage.data.astronaut()
+        sizes = [(640, 480), (480, 640), (512, 512)]
         for predictor in self._predictors.values():
-            for size in ((640, 480), (480, 640), (512, 512)):
-                pixels = np.asarray(Image.fromarray(picture).resize(size))
-                faces = predictor.predict(pixels).faces
+            for size in sizes:
+                image = Image.fromarray(skimage.data.astronaut()).resize(size)
+                faces = predictor.predict(image).faces
             predictor.importance(faces[0])
+            sizes = sizes[-1:]  # The detector is shared.
 
     def picture(self, path: str | None, model: str) -> list[Any]:
         """Analyse the picture at `path`.

@@ -19,17 +19,19 @@ from PIL import Image
 pytest.importorskip("gradio", reason="the demo's extra is not installed")
 httpx = pytest.importorskip("httpx")
 
+from deep_emotion_jax.__main__ import main  # noqa: E402 (after what it needs)
+
 SECONDS = 120
 
 
 @contextlib.contextmanager
-def served(*options):
-    """The address of a page that the command serves."""
+def served(*program):
+    """The address of a page that `python PROGRAM PORT` serves."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, "-m", "deep_emotion_jax", "demo", f"--port={port}", *options],
+        [sys.executable, *program, str(port)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
@@ -48,7 +50,7 @@ def served(*options):
 @pytest.fixture(scope="module")
 def server():
     """The page's address, and the folder its uploads go to."""
-    with served() as url:
+    with served("-m", "deep_emotion_jax", "demo", "--port") as url:
         sample = re.search(r'gradio_api/file=([^"]+?)/[0-9a-f]+/astronaut.png', httpx.get(url).text)
         folder = Path(sample[1])
         assert folder.is_dir()
@@ -260,8 +262,18 @@ def test_the_page_may_talk_to_its_server_alone(server):
     assert "http" not in policy
 
 
-def test_with_a_token_only_who_has_it_gets_in():
-    with served("--token=open sesame") as url:
+# The whole page takes long to start.
+WITH_TOKEN = """
+import sys
+from deep_emotion_jax.inference import demo, demo_server
+with demo.gr.Blocks() as page:
+    pass
+demo_server.serve(page, "127.0.0.1", int(sys.argv[1]), "open sesame")
+"""
+
+
+def test_with_a_token_only_who_has_it_gets_in(server, monkeypatch):
+    with served("-c", WITH_TOKEN) as url:
         picture = {"files": ("a.png", b"x")}
         assert httpx.get(f"{url}/config").status_code == 401
         assert httpx.post(f"{url}/gradio_api/upload", files=picture).status_code == 401
@@ -272,6 +284,13 @@ def test_with_a_token_only_who_has_it_gets_in():
             login["password"] = "open sesame"
             assert visitor.post("/login", data=login).status_code == 200
             assert visitor.get("/config").status_code == 200
+    given = []
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # the command sets it: put back afterwards
+    from deep_emotion_jax.inference import demo_server
+
+    monkeypatch.setattr(demo_server, "serve", lambda *values, **_: given.append(values))
+    assert main(["demo", "--token=open sesame"]) == 0
+    assert given[0][1:] == ("127.0.0.1", None, "open sesame")
 
 
 def test_mistakes_are_one_message(server, tmp_path, monkeypatch, capsys):
