@@ -7,16 +7,14 @@ Each command has its own --help.
 """
 
 import argparse
-import dataclasses
-import json
 import sys
-import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from configs import command_line
-from deep_emotion_jax.cli.options import HelpFormatter, add_device, network, path
+from deep_emotion_jax.cli import evaluation as cli
+from deep_emotion_jax.cli.options import HelpFormatter
 from deep_emotion_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,18 +22,9 @@ if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
     from deep_emotion_jax.data.split import Split
-    from deep_emotion_jax.evaluation.metrics import Metrics
     from deep_emotion_jax.evaluation.runs import Scored
 
 # JAX and all that needs it are imported in the commands, so that --help is fast.
-
-AVERAGING = {
-    "none": "",
-    "mirror": " with flip averaging",
-    "shifts": " averaged over five shifts",
-    "ten": " averaged over ten crops",
-}
-SPLITS = ("train", "validation", "test", "all")
 
 
 class Selection(NamedTuple):
@@ -124,7 +113,7 @@ def evaluate(options: argparse.Namespace) -> None:
                 file = file.with_stem(f"{file.stem}-{scored.name}")
             write_predictions(file, scored.faces, logits, classes)
             print(f"predictions in {file}")
-    averaging = AVERAGING[options.tta]
+    averaging = cli.AVERAGING[options.tta]
     title = f"{selection.title}, {options.split} split{averaging}"
     print(f"{title}, {results[0].score.count} images\n")
     print(scores.describe(results))
@@ -136,8 +125,8 @@ def evaluate(options: argparse.Namespace) -> None:
     if options.workdir:
         suffix = {"none": "", "mirror": "_flip"}.get(options.tta, f"_{options.tta}")
         stem = options.workdir / f"evaluate_{options.split}{suffix}"
-        found = {result.network.name: result.score for result in results}
-        _write_scores(stem, found, classes, f"{selection.title} {options.split}{averaging}")
+        scores.write(stem, results, f"{selection.title} {options.split}{averaging}")
+        print(f"\nresults in {stem.parent}: {stem.name}.json, {stem.name}.png, {stem.name}.csv")
 
 
 def calibrate(options: argparse.Namespace) -> None:
@@ -204,9 +193,12 @@ def robustness(options: argparse.Namespace) -> None:
     Example:
       python eval.py robustness --workdirs runs/with runs/without --out runs/attention
     """
-    from deep_emotion_jax.evaluation import figures, metrics, tables
-    from deep_emotion_jax.evaluation.robustness import AMOUNTS, CHANGES, accuracy_under_change
-    from deep_emotion_jax.files import write_json
+    from deep_emotion_jax.evaluation.robustness import (
+        CHANGES,
+        accuracy_under_change,
+        describe,
+        write_curves,
+    )
 
     curves = {}
     for workdir in options.workdirs:
@@ -216,18 +208,9 @@ def robustness(options: argparse.Namespace) -> None:
             for _, trained, faces, _ in _select(options).networks
         ]
         curves[workdir.name] = {change: [run[change] for run in found] for change in CHANGES}
-    rows = []
-    for name, changes in curves.items():
-        for change, runs in changes.items():
-            over_runs = [metrics.mean_and_interval(shares) for shares in zip(*runs, strict=True)]
-            cells = [tables.mean_and_deviation(x.mean, x.std, digits=1) for x in over_runs]
-            rows.append((name, change, *cells))
-    print(tables.markdown_table(("network", "change", *(f"{a:.0%}" for a in AMOUNTS)), rows))
-    options.out.mkdir(parents=True, exist_ok=True)
-    figure, numbers = options.out / "robustness.png", options.out / "robustness.json"
-    figures.robustness_png(curves, AMOUNTS, figure, f"Accuracy on changed {options.split} faces")
-    write_json(numbers, {"amounts": AMOUNTS, "accuracy": curves})
-    print(f"\nresults in {figure}, {numbers}")
+    print(describe(curves))
+    written = write_curves(curves, options.out, f"Accuracy on changed {options.split} faces")
+    print(f"\nresults in {', '.join(map(str, written))}")
 
 
 def _train(
@@ -249,7 +232,7 @@ def _select(options: argparse.Namespace) -> Selection:
     """Load the networks of the options and the images they are scored on."""
     from datasets.load import load_dataset
     from deep_emotion_jax.data.folds import join
-    from deep_emotion_jax.evaluation import runs
+    from deep_emotion_jax.evaluation import runs, scores
     from deep_emotion_jax.pretrained import load_pretrained
     from deep_emotion_jax.runtime.devices import choose_devices, describe
 
@@ -288,7 +271,10 @@ def _select(options: argparse.Namespace) -> Selection:
         own = runs.in_order_of(trained.classes, own, names)
         scored.append(runs.Scored(name, trained, own, None if mapping else copies))
     title = str(options.workdir or f"{options.model} on {config.dataset}")
-    return Selection(scored, title, options.workdir or Path(), _about(options, config, scored))
+    folder = options.workdir or Path()
+    name = folder.resolve().name if options.workdir else scored[0].name
+    about = scores.about(name, config, scored[0].trained.model, options.device)
+    return Selection(scored, title, folder, about)
 
 
 def _copies_of_training(config: "ConfigDict", faces: "Split") -> "np.ndarray | None":
@@ -305,170 +291,10 @@ def _copies_of_training(config: "ConfigDict", faces: "Split") -> "np.ndarray | N
     return runs.copies_of_training(faces, splits["train"])
 
 
-def _about(options: argparse.Namespace, config: "ConfigDict", scored: "list[Scored]") -> dict:
-    """Return what a record says of networks, data and circumstances."""
-    from datetime import UTC, datetime
-
-    from deep_emotion_jax.nn.model import count_parameters
-    from deep_emotion_jax.runtime.devices import choose_devices, describe
-    from deep_emotion_jax.runtime.provenance import commit
-
-    return {
-        "name": options.workdir.resolve().name if options.workdir else scored[0].name,
-        **{key: config[key] for key in ("dataset", "dataset_config", "protocol")},
-        "parameters": count_parameters(scored[0].trained.model),
-        "command": " ".join(sys.argv),
-        "commit": commit(),
-        "device": describe(choose_devices(options.device)),
-        "finished": datetime.now(UTC).isoformat(timespec="minutes"),
-    }
-
-
-def _write_scores(
-    stem: Path, scores: "dict[str, Metrics]", classes: Sequence[str], title: str
-) -> None:
-    """Write the scores of all runs as JSON, and their confusion matrix as a figure and as CSV."""
-    import numpy as np
-
-    from deep_emotion_jax.evaluation import figures, metrics
-    from deep_emotion_jax.files import write_json
-
-    matrix = np.sum([score.confusion_matrix for score in scores.values()], axis=0)
-    figures.write_confusion(matrix, classes, stem, title)
-    over_runs = metrics.mean_and_interval([score.accuracy for score in scores.values()])
-    runs = {name: score.to_json() for name, score in scores.items()}
-    write_json(f"{stem}.json", {"over_runs": dataclasses.asdict(over_runs), "runs": runs})
-    print(f"\nresults in {stem.parent}: {stem.name}.json, {stem.name}.png, {stem.name}.csv")
-
-
-def _add_network(command: argparse.ArgumentParser) -> None:
-    which = command.add_mutually_exclusive_group(required=True)
-    which.add_argument("--workdir", type=path, metavar="FOLDER", help="folder of a finished run")
-    which.add_argument(
-        "--model", type=network, metavar="NAME_OR_PATH", help="a shipped network or a .safetensors"
-    )
-    _add_dataset(command)
-
-
-def _add_dataset(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--dataset", default="fer2013", help="the images for --model (default: %(default)s)"
-    )
-
-
-def _class_map(text: str) -> dict[str, str | None]:
-    """Read --classes.
-
-    Raises:
-      argparse.ArgumentTypeError: if it is no JSON object of strings and nulls.
-    """
-    try:
-        names = json.loads(path(text).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise argparse.ArgumentTypeError(f"cannot read {text}: {error}") from error
-    if not isinstance(names, dict) or not all(
-        name is None or isinstance(name, str) for name in names.values()
-    ):
-        raise argparse.ArgumentTypeError(f"{text} is not a JSON object of names, or null")
-    return names
-
-
-def _add_data(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--split", choices=SPLITS, default="test", help="images to score (default: %(default)s)"
-    )
-    command.add_argument(
-        "--data-dir",
-        type=path,
-        metavar="FOLDER",
-        help="the prepared data (default: that of the run, else data)",
-    )
-    command.add_argument(
-        "--manual-dir",
-        type=path,
-        metavar="PATH",
-        help="the raw data, if not yet prepared (default: that of the run)",
-    )
-    command.add_argument(
-        "--detector",
-        choices=("none", "builtin"),
-        help="of your own folder, score the square in the middle of each picture, or its largest "
-        "face (default: that of the run, else none)",
-    )
-    add_device(command)
-
-
 def _add_settings(command: argparse.ArgumentParser, suffix: str, *, required: bool) -> None:
     command_line.add_options(command, config_required=required, suffix=suffix)
     command.epilog = command_line.SETTINGS_HELP
     command.set_defaults(takes_settings=True)
-
-
-def _add_command(
-    commands: "argparse._SubParsersAction", name: str, function: Callable[..., None]
-) -> argparse.ArgumentParser:
-    """Add a command that is described by the docstring of its function."""
-    summary, _, rest = (function.__doc__ or "").partition("\n")
-    command = commands.add_parser(
-        name,
-        help=summary,
-        description=f"{summary}\n{textwrap.dedent(rest)}",
-        formatter_class=HelpFormatter,
-        allow_abbrev=False,
-    )
-    command.set_defaults(function=function)
-    return command
-
-
-def _add_evaluate(command: argparse.ArgumentParser) -> None:
-    views = command.add_mutually_exclusive_group()
-    views.add_argument(
-        "--tta",
-        choices=tuple(AVERAGING),
-        default="none",
-        help="average the probabilities over views of each face: with its mirror image, shifted by "
-        "3 pixels to each corner, or both (default: %(default)s)",
-    )
-    views.add_argument(
-        "--flip", dest="tta", action="store_const", const="mirror", help="short for --tta mirror"
-    )
-    command.add_argument(
-        "--predictions", type=path, metavar="FILE", help="write predictions as CSV (default: no)"
-    )
-    command.add_argument(
-        "--json", type=path, metavar="FILE", help="write scores for `table --json` (default: no)"
-    )
-    command.add_argument(
-        "--classes",
-        type=_class_map,
-        metavar="FILE",
-        help="JSON object from class names of the images to those of the network, or null to leave "
-        "a class out (default: the same names)",
-    )
-
-
-def _add_table(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--runs",
-        type=path,
-        metavar="FOLDER",
-        default=Path("runs"),
-        help="folder of finished runs (default: %(default)s)",
-    )
-    command.add_argument(
-        "--all", action="store_true", help="name results without a run as well (default: no)"
-    )
-    command.add_argument(
-        "--json",
-        type=path,
-        nargs="+",
-        metavar="FILE",
-        default=[],
-        help="files of evaluate --json, or a summary.json (default: none)",
-    )
-    command.add_argument(
-        "--readme", action="store_true", help="rewrite the table of README.md (default: no)"
-    )
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -478,49 +304,20 @@ def make_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name: str, function: Callable[..., None]) -> argparse.ArgumentParser:
-        return _add_command(commands, name, function)
-
-    command = add("evaluate", evaluate)
-    _add_network(command)
-    _add_data(command)
-    _add_evaluate(command)
-    command = add("calibrate", calibrate)
-    command.add_argument(
-        "--model",
-        type=network,
-        metavar="NAME_OR_PATH",
-        required=True,
-        help="a shipped network or a .safetensors",
-    )
-    _add_dataset(command)
-    _add_data(command)
-    command.set_defaults(split="validation")
-    command.add_argument(
-        "--save", type=path, metavar="FILE", help="write the network with it (default: no)"
-    )
-    command = add("regions", regions)
-    _add_network(command)
-    _add_data(command)
-    command = add("robustness", robustness)
-    command.add_argument(
-        "--workdirs",
-        type=path,
-        nargs="+",
-        required=True,
-        metavar="FOLDER",
-        help="folders of finished runs",
-    )
-    command.add_argument(
-        "--out", type=path, required=True, metavar="FOLDER", help="folder for figure and numbers"
-    )
-    _add_data(command)
-    command = add("table", table)
-    _add_table(command)
-    command = add("cross-validate", cross_validate)
+    for name, function, *groups in (
+        ("evaluate", evaluate, cli.add_network, cli.add_data, cli.add_evaluate),
+        ("calibrate", calibrate, cli.add_calibrate),
+        ("regions", regions, cli.add_network, cli.add_data),
+        ("robustness", robustness, cli.add_robustness),
+        ("table", table, cli.add_table),
+    ):
+        command = cli.add_command(commands, name, function)
+        for add in groups:
+            add(command)
+    command = cli.add_command(commands, "cross-validate", cross_validate)
     _add_settings(command, "_subjects", required=True)
-    _add_settings(add("folds", folds), "", required=False)
-    command = add("seeds", seeds)
+    _add_settings(cli.add_command(commands, "folds", folds), "", required=False)
+    command = cli.add_command(commands, "seeds", seeds)
     _add_settings(command, "_seeds", required=False)
     command.add_argument(
         "--num", type=int, default=5, help="number of seeds (default: %(default)s)"

@@ -4,13 +4,17 @@ A spatial transformer can undo an affine change of the face (Jaderberg et al. 20
 attention does this loses less accuracy than one without attention.
 """
 
+from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from deep_emotion_jax.evaluation import figures, metrics, tables
+from deep_emotion_jax.files import write_json
 from deep_emotion_jax.nn.logits import batched_logits
 from deep_emotion_jax.nn.spatial_transformer import affine_grid, grid_sample
 
@@ -80,3 +84,29 @@ def accuracy_under_change(
         return float(np.mean(np.asarray(_predict(*network, images, theta)) == labels))
 
     return {change: [accuracy(change, amount) for amount in AMOUNTS] for change in CHANGES}
+
+
+def describe(curves: Mapping[str, Mapping[str, Sequence[Sequence[float]]]]) -> str:
+    """Return a table of the accuracy in percent, as mean and deviation over runs.
+
+    Args:
+      curves: network -> change -> for each run, what `accuracy_under_change` returns.
+    """
+    rows = []
+    for name, changes in curves.items():
+        for change, runs in changes.items():
+            over_runs = [metrics.mean_and_interval(shares) for shares in zip(*runs, strict=True)]
+            cells = [tables.mean_and_deviation(x.mean, x.std, digits=1) for x in over_runs]
+            rows.append((name, change, *cells))
+    return tables.markdown_table(("network", "change", *(f"{a:.0%}" for a in AMOUNTS)), rows)
+
+
+def write_curves(
+    curves: Mapping[str, Mapping[str, Sequence[Sequence[float]]]], folder: Path, title: str
+) -> tuple[Path, Path]:
+    """Write what `describe` takes as a figure and as JSON; return their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    figure, numbers = folder / "robustness.png", folder / "robustness.json"
+    figures.robustness_png(curves, AMOUNTS, figure, title)
+    write_json(numbers, {"amounts": AMOUNTS, "accuracy": curves})
+    return figure, numbers

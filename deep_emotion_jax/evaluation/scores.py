@@ -1,14 +1,21 @@
 """Scores of networks on one split: as text for people, as a record for tables."""
 
 import dataclasses
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from deep_emotion_jax.evaluation import metrics, tables
+from deep_emotion_jax.evaluation import figures, metrics, tables
 from deep_emotion_jax.evaluation.runs import Scored
 from deep_emotion_jax.evaluation.subgroups import by_subject
+from deep_emotion_jax.files import write_json
+from deep_emotion_jax.nn.model import DeepEmotion, count_parameters
+from deep_emotion_jax.runtime import devices
+from deep_emotion_jax.runtime.provenance import commit
 
 SUBJECTS_SHOWN = 12
 
@@ -94,6 +101,30 @@ def record(results: Sequence[Result], part: str, about: dict[str, Any]) -> dict[
         "subjects": [group._asdict() for group in _subjects(results)],
         "runs": [{"name": result.network.name, part: result.score.to_json()} for result in results],
     }
+
+
+def about(
+    name: str, config: Mapping[str, Any], model: DeepEmotion, accelerator: str
+) -> dict[str, Any]:
+    """Return what a record says of a network, its data and the circumstances."""
+    return {
+        "name": name,
+        **{key: config[key] for key in ("dataset", "dataset_config", "protocol")},
+        "parameters": count_parameters(model),
+        "command": " ".join(sys.argv),
+        "commit": commit(),
+        "device": devices.describe(devices.choose_devices(accelerator)),
+        "finished": datetime.now(UTC).isoformat(timespec="minutes"),
+    }
+
+
+def write(stem: Path, results: Sequence[Result], title: str) -> None:
+    """Write scores to STEM.json, their summed confusion matrix to STEM.png and STEM.csv."""
+    matrix = np.sum([result.score.confusion_matrix for result in results], axis=0)
+    figures.write_confusion(matrix, results[0].network.trained.classes, stem, title)
+    over_runs = metrics.mean_and_interval([result.score.accuracy for result in results])
+    runs = {result.network.name: result.score.to_json() for result in results}
+    write_json(f"{stem}.json", {"over_runs": dataclasses.asdict(over_runs), "runs": runs})
 
 
 def _subjects(results: Sequence[Result]) -> list[Any]:

@@ -1,0 +1,178 @@
+"""The options of eval.py's commands."""
+
+import argparse
+import json
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+from deep_emotion_jax.cli.options import HelpFormatter, add_device, network, path
+
+AVERAGING = {
+    "none": "",
+    "mirror": " with flip averaging",
+    "shifts": " averaged over five shifts",
+    "ten": " averaged over ten crops",
+}
+SPLITS = ("train", "validation", "test", "all")
+
+
+def add_command(
+    commands: "argparse._SubParsersAction", name: str, function: Callable[..., None]
+) -> argparse.ArgumentParser:
+    """Add a command that is described by the docstring of its function."""
+    summary, _, rest = (function.__doc__ or "").partition("\n")
+    command = commands.add_parser(
+        name,
+        help=summary,
+        description=f"{summary}\n{textwrap.dedent(rest)}",
+        formatter_class=HelpFormatter,
+        allow_abbrev=False,
+    )
+    command.set_defaults(function=function)
+    return command
+
+
+def add_network(command: argparse.ArgumentParser) -> None:
+    """Add the run or the network to score."""
+    which = command.add_mutually_exclusive_group(required=True)
+    which.add_argument("--workdir", type=path, metavar="FOLDER", help="folder of a finished run")
+    which.add_argument(
+        "--model", type=network, metavar="NAME_OR_PATH", help="a shipped network or a .safetensors"
+    )
+    _add_dataset(command)
+
+
+def _add_dataset(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--dataset", default="fer2013", help="the images for --model (default: %(default)s)"
+    )
+
+
+def add_data(command: argparse.ArgumentParser) -> None:
+    """Add which images to score, and where to compute."""
+    command.add_argument(
+        "--split", choices=SPLITS, default="test", help="images to score (default: %(default)s)"
+    )
+    command.add_argument(
+        "--data-dir",
+        type=path,
+        metavar="FOLDER",
+        help="the prepared data (default: that of the run, else data)",
+    )
+    command.add_argument(
+        "--manual-dir",
+        type=path,
+        metavar="PATH",
+        help="the raw data, if not yet prepared (default: that of the run)",
+    )
+    command.add_argument(
+        "--detector",
+        choices=("none", "builtin"),
+        help="of your own folder, score the square in the middle of each picture, or its largest "
+        "face (default: that of the run, else none)",
+    )
+    add_device(command)
+
+
+def add_evaluate(command: argparse.ArgumentParser) -> None:
+    """Add what `evaluate` takes beyond networks and data."""
+    views = command.add_mutually_exclusive_group()
+    views.add_argument(
+        "--tta",
+        choices=tuple(AVERAGING),
+        default="none",
+        help="average the probabilities over views of each face: with its mirror image, shifted by "
+        "3 pixels to each corner, or both (default: %(default)s)",
+    )
+    views.add_argument(
+        "--flip", dest="tta", action="store_const", const="mirror", help="short for --tta mirror"
+    )
+    command.add_argument(
+        "--predictions", type=path, metavar="FILE", help="write predictions as CSV (default: no)"
+    )
+    command.add_argument(
+        "--json", type=path, metavar="FILE", help="write scores for `table --json` (default: no)"
+    )
+    command.add_argument(
+        "--classes",
+        type=_class_map,
+        metavar="FILE",
+        help="JSON object from class names of the images to those of the network, or null to leave "
+        "a class out (default: the same names)",
+    )
+
+
+def _class_map(text: str) -> dict[str, str | None]:
+    """Read --classes.
+
+    Raises:
+      argparse.ArgumentTypeError: if it is no JSON object of strings and nulls.
+    """
+    try:
+        names = json.loads(path(text).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"cannot read {text}: {error}") from error
+    if not isinstance(names, dict) or not all(
+        name is None or isinstance(name, str) for name in names.values()
+    ):
+        raise argparse.ArgumentTypeError(f"{text} is not a JSON object of names, or null")
+    return names
+
+
+def add_calibrate(command: argparse.ArgumentParser) -> None:
+    """Add the options of `calibrate`."""
+    command.add_argument(
+        "--model",
+        type=network,
+        metavar="NAME_OR_PATH",
+        required=True,
+        help="a shipped network or a .safetensors",
+    )
+    _add_dataset(command)
+    add_data(command)
+    command.set_defaults(split="validation")
+    command.add_argument(
+        "--save", type=path, metavar="FILE", help="write the network with it (default: no)"
+    )
+
+
+def add_robustness(command: argparse.ArgumentParser) -> None:
+    """Add the options of `robustness`."""
+    command.add_argument(
+        "--workdirs",
+        type=path,
+        nargs="+",
+        required=True,
+        metavar="FOLDER",
+        help="folders of finished runs",
+    )
+    command.add_argument(
+        "--out", type=path, required=True, metavar="FOLDER", help="folder for figure and numbers"
+    )
+    add_data(command)
+
+
+def add_table(command: argparse.ArgumentParser) -> None:
+    """Add the options of `table`."""
+    command.add_argument(
+        "--runs",
+        type=path,
+        metavar="FOLDER",
+        default=Path("runs"),
+        help="folder of finished runs (default: %(default)s)",
+    )
+    command.add_argument(
+        "--all", action="store_true", help="name results without a run as well (default: no)"
+    )
+    command.add_argument(
+        "--json",
+        type=path,
+        nargs="+",
+        metavar="FILE",
+        default=[],
+        help="files of evaluate --json, or a summary.json (default: none)",
+    )
+    command.add_argument(
+        "--readme", action="store_true", help="rewrite the table of README.md (default: no)"
+    )
