@@ -1,5 +1,6 @@
 """The commands of the repository, as a user runs them."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,3 +49,12 @@ def fails_here(capsys, *arguments, words):
     assert message.startswith("error: ")
     for word in words:
         assert str(word) in message
+
+
+def run_examples(page, count):
+    """Runs the Python blocks of a page of docs/ one after the other, as one program."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
+    assert len(blocks) == count
+    names: dict = {}
+    for block in blocks:
+        exec(compile(block, page, "exec"), names)

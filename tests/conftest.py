@@ -27,6 +27,54 @@ sys.path.insert(0, str(Path(__file__).parent))  # for commands.py
 import pytest
 from commands import run, train_arguments
 
+# What `pytest -m "not slow"` leaves out: trainings, commands, browsers, and what compiles much.
+SLOW_FILES = [
+    "test_attention.py",
+    "test_attribution.py",
+    "test_benchmarks.py",
+    "test_crop_command.py",
+    "test_demo.py",
+    "test_deploy.py",
+    "test_detectors.py",
+    "test_epoch.py",
+    "test_eval.py",
+    "test_examples.py",
+    "test_experiment.py",
+    "test_faults.py",
+    "test_folder.py",
+    "test_following.py",
+    "test_fuzz.py",
+    "test_grid_sample_page.py",
+    "test_loop.py",
+    "test_main.py",
+    "test_multihost.py",
+    "test_not_finite.py",
+    "test_numerics.py",
+    "test_onnx_detector.py",
+    "test_packaging.py",
+    "test_predictor.py",
+    "test_programs.py",
+    "test_quality.py",
+    "test_regions.py",
+    "test_restart.py",
+    "test_resume.py",
+    "test_reuse.py",
+    "test_spatial_transformer_derivatives.py",
+    "test_spatial_transformer_not_finite.py",
+    "test_spatial_transformer_volumes.py",
+    "test_streaming.py",
+    "test_trajectory.py",
+    "test_versions.py",
+    "test_video.py",
+    "test_webpage.py",
+]
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.name in SLOW_FILES or {"prepared", "finished"} & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory):

@@ -1,23 +1,16 @@
 """What docs/reuse.md shows works as it stands there."""
 
-import re
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from commands import ROOT
+from commands import run_examples
 
 from deep_emotion_jax import load_pretrained
 
 
 def test_the_examples_run():
-    page = (ROOT / "docs" / "reuse.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    assert len(blocks) == 5
-    names: dict = {}
-    for block in blocks:
-        exec(compile(block, "docs/reuse.md", "exec"), names)
+    run_examples("docs/reuse.md", 5)
 
 
 def test_features_are_what_the_classifier_takes():

@@ -27,9 +27,11 @@ def away_from_kinks(**settings):
     """A network whose grid does not lie on the kinks of bilinear sampling, as the identity does."""
     model = DeepEmotion(dropout=0.0, **settings, rngs=nnx.Rngs(1))
     if model.localization is not None:
-        model.localization.theta.bias[...] = jnp.array([0.93, 0.05, 0.02, -0.04, 0.91, 0.03])
+        theta = jnp.array([0.93, 0.05, 0.02, -0.04, 0.91, 0.03], jnp.float32)
+        model.localization.theta.bias[...] = theta
         kernel = model.localization.theta.kernel
-        kernel[...] = 0.01 * jax.random.normal(jax.random.key(2), kernel.shape)
+        noise = 0.01 * jax.random.normal(jax.random.key(2), kernel.shape)
+        kernel[...] = noise.astype(jnp.float32)
     return model
 
 
