@@ -74,6 +74,6 @@ def test_the_command_writes_the_detector_and_what_it_takes_to_use_both(tmp_path)
     assert told["files"] == {"network": "fer.onnx", "detector": "fer.detector.onnx"}
     assert told["detector"]["frame_side"] == detectors.FRAME_SIDE
     assert told["detector"]["min_score"] == detectors.MIN_SCORE
-    assert told["temperature"] == 1
+    assert told["temperature"] == pytest.approx(0.8450, abs=1e-4)
     score = found((tmp_path / "fer.detector.onnx").read_bytes())[:, 0]
     assert (score > 0.6).any()

@@ -1,5 +1,6 @@
 """Exported networks give the network's own logits, in programs that do not have this package."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -161,4 +162,5 @@ def test_mistakes_are_one_message(tmp_path, capsys):
 def test_the_description_names_the_temperature_that_prediction_uses():
     wide = load_pretrained("deep_emotion_wide.fer2013")
     assert programs.description(wide)["temperature"] == wide.about["temperature"] != 1
-    assert programs.description(load_pretrained("deep_emotion.fer2013"))["temperature"] == 1
+    without = dataclasses.replace(wide, about={})
+    assert programs.description(without)["temperature"] == 1
