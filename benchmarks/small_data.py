@@ -217,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 row | {"loss": [float(value) for value in loss[:: max(1, len(loss) // 50)]]}
             )
         print(table(rows), flush=True)
-    common.write_json(options.results, "small_data", config.to_dict(), rows)
+        common.write_json(options.results, "small_data", config.to_dict(), rows)
 
 
 if __name__ == "__main__":
