@@ -3,6 +3,7 @@
 import argparse
 import datetime
 import importlib.metadata
+import io
 import json
 import os
 import platform
@@ -33,6 +34,25 @@ def parser(description: str) -> argparse.ArgumentParser:
     made.add_argument("--quick", action="store_true", help="tiny sizes: a test of the script only")
     made.add_argument("--results", type=Path, default=RESULTS, help="folder for the JSON file")
     return made
+
+
+class EpochTimes(io.StringIO):
+    """A training's standard output that notes the time of every epoch, each a line of `loop.fit`.
+
+    Args:
+      clock: in seconds, such as `time.perf_counter`.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__()
+        self._clock = clock
+        self.times: list[float] = []
+
+    def write(self, text: str) -> int:
+        """See `io.StringIO`."""
+        if text.startswith("epoch "):
+            self.times.append(self._clock())
+        return super().write(text)
 
 
 def make_model() -> DeepEmotion:

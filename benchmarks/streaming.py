@@ -10,7 +10,6 @@ turn, by CPU time, which other work on the machine disturbs less. The third one 
 """
 
 import contextlib
-import io
 import resource
 import statistics
 import tempfile
@@ -91,19 +90,6 @@ def train_on_all(data: Split, folder: Path, batch: int) -> dict[str, Any]:
     return {"images_per_second": speed, "seconds": seconds, "peak_memory_bytes": peak}
 
 
-class _Stamps(io.StringIO):
-    """Notes the CPU time of this process at each epoch, of which `loop.fit` prints a line."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.times: list[float] = []
-
-    def write(self, text: str) -> int:
-        if text.startswith("epoch "):
-            self.times.append(time.process_time())
-        return super().write(text)
-
-
 def compare(data: Split, count: int, batch: int, rounds: int) -> dict[str, Any]:
     """CPU seconds of a second epoch from the disk and in memory, in turn."""
     some = Split(data.images, data.labels[:count], data.keys[:count], data.subjects[:count])
@@ -111,7 +97,7 @@ def compare(data: Split, count: int, batch: int, rounds: int) -> dict[str, Any]:
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, own in sides.items():
-            stamps = _Stamps()
+            stamps = common.EpochTimes(time.process_time)
             with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(stamps):
                 train(own, Path(folder), 2, batch, name)
             first, second = stamps.times

@@ -14,7 +14,6 @@ of bare steps.
 """
 
 import contextlib
-import io
 import statistics
 import tempfile
 import time
@@ -102,19 +101,6 @@ def torch_pass(
     return run
 
 
-class _Stamps(io.StringIO):
-    """Notes when each line of progress was printed; `fit.fit` prints one an epoch."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.times: list[float] = []
-
-    def write(self, text: str) -> int:
-        if text.startswith("epoch "):
-            self.times.append(time.perf_counter())
-        return super().write(text)
-
-
 def loop_seconds(images: np.ndarray, labels: np.ndarray, train: int, batch: int) -> float:
     """Seconds of the second epoch of `fit.fit`, all included; the first one compiles."""
     index = np.arange(len(labels))
@@ -126,7 +112,7 @@ def loop_seconds(images: np.ndarray, labels: np.ndarray, train: int, batch: int)
         recipe=Recipe(batch, LEARNING_RATE, schedule="constant"),
         augmentation=Augmentation(shift=0.06),
     )
-    stamps = _Stamps()
+    stamps = common.EpochTimes(time.perf_counter)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(stamps):
         fit(
             [common.make_model()],
