@@ -65,9 +65,9 @@ def folds(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     from deep_emotion_jax.evaluation.runs import PARTS
 
     config, _ = command_line.read_config(options.config, overrides)
-    splits, _ = load_dataset(config)
-    keys = join(splits).keys
-    for fold in make_folds(config.dataset, config.protocol, splits, config.seed):
+    dataset = load_dataset(config)
+    keys = join(dataset.splits).keys
+    for fold in make_folds(dataset, config.protocol, config.seed):
         for part in PARTS:
             for key in sorted(keys[i] for i in getattr(fold, part)):
                 print(f"{fold.name}\t{part}\t{key}")
@@ -225,7 +225,7 @@ def _train(
     choose_devices(config.accelerator, config.num_devices)  # fails before the data are read
     workdir = options.workdir or Path(f"runs/{name}{suffix}")
     chosen = None if num is None else range(config.seed, config.seed + num)
-    run(config, *load_dataset(config), workdir, chosen)
+    run(config, load_dataset(config), workdir, chosen)
 
 
 def _select(options: argparse.Namespace) -> Selection:
@@ -251,10 +251,11 @@ def _select(options: argparse.Namespace) -> Selection:
     config.streaming = "never"  # a whole split is scored at once
     official = finished is None or finished.config["protocol"] == "official"
     wanted = [options.split] if official and options.split != "all" else None
-    splits, class_names = load_dataset(config, wanted)
+    dataset = load_dataset(config, wanted)
+    splits, class_names = dataset.splits, dataset.class_names
     if finished:
         networks = finished.networks
-        faces = runs.faces_of_run(finished, splits, options.split)
+        faces = runs.faces_of_run(finished, dataset, options.split)
     else:
         name = options.model
         name = Path(name).stem if name.endswith(".safetensors") else name
@@ -285,10 +286,10 @@ def _copies_of_training(config: "ConfigDict", faces: "Split") -> "np.ndarray | N
     if faces.copies is None:
         return None
     try:
-        splits, _ = load_dataset(config, ["train"])
+        train = load_dataset(config, ["train"]).splits["train"]
     except UserError:  # The owner has this split alone.
         return None
-    return runs.copies_of_training(faces, splits["train"])
+    return runs.copies_of_training(faces, train)
 
 
 def _add_settings(command: argparse.ArgumentParser, suffix: str, *, required: bool) -> None:

@@ -52,9 +52,9 @@ def train(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     config, name = command_line.read_config(options.config, overrides)
     with multihost.joined() if options.distributed else nullcontext():
         choose_devices(config.accelerator, config.num_devices)  # fails before the data are read
-        splits, class_names = load_dataset(config)
+        dataset = load_dataset(config)
         workdir = options.workdir or Path("runs", name)
-        run(config, splits, class_names, workdir, accept_changes=options.accept_changes)
+        run(config, dataset, workdir, accept_changes=options.accept_changes)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

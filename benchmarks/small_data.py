@@ -68,7 +68,7 @@ def fer2013_faces(manual_dir: str) -> tuple[np.ndarray, np.ndarray]:
     """Images and labels of FER-2013's training split."""
     config = importlib.import_module("configs.fer2013").get_config()
     config.manual_dir = manual_dir
-    splits, _ = load_dataset(config, ["train"])
+    splits = load_dataset(config, ["train"]).splits
     return splits["train"].images, splits["train"].labels
 
 

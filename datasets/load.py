@@ -1,4 +1,4 @@
-"""From a config to the splits of its dataset and the names of its classes."""
+"""From a config to the splits, classes and protocols of its dataset."""
 
 import importlib
 from collections.abc import Sequence
@@ -9,15 +9,13 @@ from tensorflow_datasets.core import DatasetBuilder
 
 from datasets import arrays, stored
 from datasets.common import prepare
-from deep_emotion_jax.data.split import Split
+from deep_emotion_jax.data.folds import Dataset, Protocols
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.runtime import multihost
 from deep_emotion_jax.runtime.devices import choose_devices, fits
 
 
-def load_dataset(
-    config: ConfigDict, splits: Sequence[str] | None = None
-) -> tuple[dict[str, Split], list[str]]:
+def load_dataset(config: ConfigDict, splits: Sequence[str] | None = None) -> Dataset:
     """Prepares a dataset if that has not been done, and reads splits of it.
 
     Every process of a training calls it.
@@ -26,9 +24,6 @@ def load_dataset(
       config: its dataset, dataset_config, manual_dir and data_dir are used, and streaming,
         accelerator and num_devices to decide whether the images stay in files.
       splits: the splits to read; all if None.
-
-    Returns:
-      The splits in the dataset's order, and the K class names.
 
     Raises:
       UserError: for an unknown dataset, dataset config or split, or data that cannot be read.
@@ -45,7 +40,8 @@ def load_dataset(
             raise UserError(f"{config.dataset} has no split {name!r}; it has {there}")
     load = stored.load if _stays_in_files(config, builder, wanted) else arrays.load
     read = {name: load(builder, name) for name in wanted}
-    return read, builder.info.features["label"].names
+    names = builder.info.features["label"].names
+    return Dataset(config.dataset, read, names, getattr(builder, "PROTOCOLS", Protocols()))
 
 
 def _stays_in_files(config: ConfigDict, builder: DatasetBuilder, splits: Sequence[str]) -> bool:

@@ -94,5 +94,5 @@ def test_what_does_not_fit_is_streamed(data_dir, monkeypatch, streaming, room, s
     monkeypatch.setattr(load, "fits", lambda size, devices: room)
     config = default.get_config()
     config.data_dir, config.streaming = str(data_dir), streaming
-    splits, _ = load.load_dataset(config, ["test"])
+    splits = load.load_dataset(config, ["test"]).splits
     assert isinstance(splits["test"].images, StoredRows) == streamed

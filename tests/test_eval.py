@@ -12,6 +12,7 @@ import datasets.load
 import eval as evaluation
 from configs import default
 from deep_emotion_jax.constants import LABELS
+from deep_emotion_jax.data.folds import Dataset
 from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.evaluation.runs import read_run
@@ -93,7 +94,7 @@ def test_ten_crops_are_a_row_of_their_own(prepared, finished, tmp_path):
     (trained,) = read_run(workdir).networks.values()
     config = default.get_config()
     config.data_dir = str(prepared)
-    faces = datasets.load.load_dataset(config, ["validation"])[0]["validation"]
+    faces = datasets.load.load_dataset(config, ["validation"]).splits["validation"]
     expected = predict_views(trained.model, faces.images, "ten").argmax(1) == faces.labels
     record = json.loads(file.read_text())
     assert record["over_runs"]["validation"]["mean"] == pytest.approx(expected.mean())
@@ -216,7 +217,7 @@ def test_a_split_without_a_training_split_beside_it_is_scored(monkeypatch, capsy
     def load(config, splits=None):
         if splits != ["validation"]:
             raise UserError(f"no split {splits}")
-        return {"validation": faces}, list(LABELS)
+        return Dataset("fer2013", {"validation": faces}, list(LABELS))
 
     monkeypatch.setattr(datasets.load, "load_dataset", load)
     model = ("--model", "deep_emotion.fer2013", "--dataset", "fer2013")

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ from tqdm.auto import tqdm
 
 from datasets import common
 from datasets.ck_plus import faces, sources
+from deep_emotion_jax.data.folds import Protocols, random_split
 from deep_emotion_jax.errors import UserError
 
 
@@ -62,6 +64,10 @@ a sequence, folder or zip (CK+48/<emotion>/S###_###_########.png).
         ),
     ]
     COUNTS: ClassVar[dict[str, int]] = {"subjects": 118, "sequences": 327, "frames": 981}
+    # The paper: 70 % for training, 10 % for validation, 20 % for the test.
+    PROTOCOLS: ClassVar[Protocols] = Protocols(
+        paper=partial(random_split, validation=0.1, test=0.2), subject_folds=10
+    )
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(

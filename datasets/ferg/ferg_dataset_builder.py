@@ -1,6 +1,7 @@
 """FERG-DB as a TFDS dataset."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,6 +11,7 @@ from tqdm.auto import tqdm
 
 from datasets import archives, common
 from deep_emotion_jax.constants import LABELS
+from deep_emotion_jax.data.folds import Protocols, per_class_split
 from deep_emotion_jax.errors import UserError
 
 _EXPRESSIONS = dict(
@@ -34,6 +36,10 @@ zip archive, or the folder that holds FERG_DB_256/<character>/<character>_<expre
 manual_dir.
 """
     COUNTS: ClassVar[dict[str, int]] = {"characters": 6, "images": 55_767}
+    # The paper: about 34,000 for training, 14,000 for validation, 7,000 for the test.
+    PROTOCOLS: ClassVar[Protocols] = Protocols(
+        paper=partial(per_class_split, validation=14_000, test_per_class=1000)
+    )
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(

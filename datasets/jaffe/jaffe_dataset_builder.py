@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -11,6 +12,7 @@ from absl import logging
 from datasets import archives, common
 from datasets.common import Square
 from deep_emotion_jax.constants import LABELS
+from deep_emotion_jax.data.folds import Protocols, per_class_split
 from deep_emotion_jax.errors import UserError
 
 _EXPRESSIONS = dict(zip(("AN", "DI", "FE", "HA", "SA", "SU", "NE"), LABELS, strict=True))
@@ -50,6 +52,10 @@ Ask for JAFFE at https://zenodo.org/record/3451524 and give jaffe.zip, or the fo
 or its KA.AN1.39.tiff and so on, as manual_dir.
 """
     COUNTS: ClassVar[dict[str, int]] = {"subjects": 10, "images": 213}
+    # The paper: 120 for training, 23 for validation, 70 for the test.
+    PROTOCOLS: ClassVar[Protocols] = Protocols(
+        paper=partial(per_class_split, validation=23, test_per_class=10)
+    )
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(

@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 from datasets import common
 from datasets.synthetic_faces import face
 from datasets.synthetic_faces.drawing import SIZE
+from deep_emotion_jax.data.folds import Protocols
 
 _SEED = 0
 
@@ -26,6 +27,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First release."}
     SUBJECTS: ClassVar[dict[str, int]] = {"train": 300, "validation": 40, "test": 40}
+    PROTOCOLS: ClassVar[Protocols] = Protocols(subject_folds=10)
 
     def _info(self) -> tfds.core.DatasetInfo:
         image = tfds.features.Image(shape=(SIZE, SIZE, 1))

@@ -5,7 +5,7 @@ images give the same split on every machine. A group (a person, a cartoon charac
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -16,7 +16,6 @@ from deep_emotion_jax.data.stored import concatenate
 from deep_emotion_jax.errors import UserError
 
 PROTOCOLS = ("official", "paper", "subjects")
-SUBJECT_FOLDS = {"ck_plus": 10, "synthetic_faces": 10}  # others leave one subject out at a time
 
 
 class Fold(NamedTuple):
@@ -47,17 +46,43 @@ class Run(NamedTuple):
         return f"{self.fold.name}-seed-{self.seed}"
 
 
-def make_folds(dataset: str, protocol: str, splits: dict[str, Split], seed: int) -> list[Fold]:
-    """The folds of a protocol, over the examples of all splits joined in order.
+class Protocols(NamedTuple):
+    """How a dataset is divided by the protocols other than "official".
+
+    Attributes:
+      paper: the paper's random split of all examples, from a seed; None if it reports none.
+      subject_folds: number of folds of subjects; None leaves one subject out at a time.
+    """
+
+    paper: Callable[[Split, int], Fold] | None = None
+    subject_folds: int | None = None
+
+
+class Dataset(NamedTuple):
+    """What a training needs of a dataset.
+
+    Attributes:
+      name: as in `config.dataset`.
+      splits: its official splits, or those that were asked for, in order.
+      class_names: the K names of the labels.
+      protocols: how else it may be divided.
+    """
+
+    name: str
+    splits: dict[str, Split]
+    class_names: list[str]
+    protocols: Protocols = Protocols()
+
+
+def make_folds(dataset: Dataset, protocol: str, seed: int) -> list[Fold]:
+    """Return the folds of a protocol, over the examples of all splits joined in order.
 
     "official" is the dataset's own split. "paper" is the paper's random split, as commonly quoted;
-    near-copies of one face may be in training and test. "subjects" is subject-independent: 10 folds
-    of persons where there are many, else leave one subject out.
+    near-copies of one face may be in training and test. "subjects" is subject-independent.
 
     Args:
-      dataset: its name.
+      dataset: with all of its splits.
       protocol: one of `PROTOCOLS`.
-      splits: the whole dataset.
       seed: of the random splits.
 
     Raises:
@@ -66,28 +91,26 @@ def make_folds(dataset: str, protocol: str, splits: dict[str, Split], seed: int)
     if protocol not in PROTOCOLS:
         raise UserError(f"config.protocol={protocol!r} is none of {PROTOCOLS}")
     if protocol == "official":
-        if not {"train", "validation"} <= splits.keys():
+        if not {"train", "validation"} <= dataset.splits.keys():
             raise UserError(
-                f"{dataset} has no official train and validation splits (it has {list(splits)}); "
-                "set config.protocol to 'paper' or 'subjects'"
+                f"{dataset.name} has no official train and validation splits (it has "
+                f"{list(dataset.splits)}); set config.protocol to 'paper' or 'subjects'"
             )
-        return [official(splits)]
-    whole = join(splits)
+        return [official(dataset.splits)]
+    whole = join(dataset.splits)
     if protocol == "subjects":
         if not all(whole.subjects):
             raise UserError(
-                f"{dataset} does not say who is in its images, so it has no 'subjects' protocol"
+                f"{dataset.name} does not say who is in its images, so it has no 'subjects' "
+                "protocol"
             )
-        return subject_folds(whole.keys, whole.subjects, seed, SUBJECT_FOLDS.get(dataset))
-    if dataset == "ck_plus":
-        return [random_split(whole.keys, seed, validation=0.1, test=0.2)]
-    if dataset == "jaffe":  # 120 / 23 / 70
-        return [per_class_split(whole.keys, whole.labels, seed, validation=23, test_per_class=10)]
-    if dataset == "ferg":  # about 34,000 / 14,000 / 7,000
-        return [
-            per_class_split(whole.keys, whole.labels, seed, validation=14_000, test_per_class=1000)
-        ]
-    raise UserError(f"the paper has no random division of {dataset}; use config.protocol=official")
+        count = dataset.protocols.subject_folds
+        return subject_folds(whole.keys, whole.subjects, seed, count)
+    if dataset.protocols.paper is None:
+        raise UserError(
+            f"the paper has no random split of {dataset.name}; use config.protocol=official"
+        )
+    return [dataset.protocols.paper(whole, seed)]
 
 
 def join(splits: dict[str, Split]) -> Split:
@@ -133,26 +156,25 @@ def drop_copies(fold: Fold, data: Split) -> Fold:
     return fold._replace(train=train[np.sort(first)])
 
 
-def random_split(keys: Sequence[str], seed: int, validation: float, test: float) -> Fold:
+def random_split(data: Split, seed: int, *, validation: float, test: float) -> Fold:
     """A random split by shares of the examples (the paper on CK+: 70 / 10 / 20 %)."""
-    order = hash_order(keys, seed)
-    tested, validated = round(test * len(keys)), round(validation * len(keys))
+    order = hash_order(data.keys, seed)
+    tested, validated = round(test * len(order)), round(validation * len(order))
     return _cut(f"random-{seed}", order, tested, validated)
 
 
-def per_class_split(
-    keys: Sequence[str], labels: np.ndarray, seed: int, validation: int, test_per_class: int
-) -> Fold:
+def per_class_split(data: Split, seed: int, *, validation: int, test_per_class: int) -> Fold:
     """A random split with the same number of test images per class (the paper on JAFFE and FERG).
 
     Raises:
       UserError: if a class is too small, or nothing is left to train on.
     """
-    order = hash_order(keys, seed)
-    test = [order[labels[order] == label][:test_per_class] for label in np.unique(labels)]
-    if min(map(len, test)) < test_per_class or len(keys) <= sum(map(len, test)) + validation:
+    order = hash_order(data.keys, seed)
+    labels = data.labels[order]
+    test = [order[labels == label][:test_per_class] for label in np.unique(labels)]
+    if min(map(len, test)) < test_per_class or len(order) <= sum(map(len, test)) + validation:
         raise UserError(
-            f"{len(keys)} images are too few for {test_per_class} test images of every class and "
+            f"{len(order)} images are too few for {test_per_class} test images of every class and "
             f"{validation} for validation"
         )
     tested = np.sort(np.concatenate(test))

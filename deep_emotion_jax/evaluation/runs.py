@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from deep_emotion_jax.data.folds import Run, join, make_folds
+from deep_emotion_jax.data.folds import Dataset, Run, join, make_folds
 from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.nn.weights import Trained, load_model
@@ -68,12 +68,12 @@ def read_run(workdir: Path) -> FinishedRun:
     return FinishedRun(workdir, config, saved.get("paths", {}), fingerprint, networks)
 
 
-def faces_of_run(run: FinishedRun, splits: Mapping[str, Split], part: str) -> dict[str, Split]:
+def faces_of_run(run: FinishedRun, dataset: Dataset, part: str) -> dict[str, Split]:
     """Return the images of one part of the fold of every network.
 
     Args:
       run: the run.
-      splits: the dataset; for the official protocol, the split `part` is enough.
+      dataset: what it was trained on; for the official protocol, the split `part` is enough.
       part: one of `PARTS`, or "all".
 
     Raises:
@@ -81,19 +81,15 @@ def faces_of_run(run: FinishedRun, splits: Mapping[str, Split], part: str) -> di
     """
     protocol = run.config["protocol"]
     if protocol == "official" or part == "all":
-        return dict.fromkeys(run.networks, join(dict(splits)))
-    data = join(dict(splits))
+        return dict.fromkeys(run.networks, join(dataset.splits))
+    data = join(dataset.splits)
     if data.fingerprint() != run.fingerprint:
         raise UserError(
             f"these are not the data of the run in {run.workdir}, so its test images may be "
             "training images here; give its --data-dir or --manual-dir"
         )
     seeds = {int(name.rsplit("-", 1)[1]) for name in run.networks}
-    runs = [
-        Run(fold, seed)
-        for seed in seeds
-        for fold in make_folds(run.config["dataset"], protocol, dict(splits), seed)
-    ]
+    runs = [Run(fold, seed) for seed in seeds for fold in make_folds(dataset, protocol, seed)]
     places = {each.name: getattr(each.fold, part) for each in runs}
     if not all(len(places[name]) for name in run.networks):
         raise UserError(f"the run in {run.workdir} has no {part} images; choose another --split")

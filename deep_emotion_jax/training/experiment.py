@@ -1,7 +1,7 @@
 """From a config and the splits of a dataset to a trained, reported run."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from deep_emotion_jax.data.folds import Run, drop_copies, join, make_folds
+from deep_emotion_jax.data.folds import Dataset, Run, drop_copies, join, make_folds
 from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.evaluation.report import Results, write_results
@@ -28,8 +28,7 @@ from deep_emotion_jax.training.validation import best_models
 
 def run(
     config: ConfigDict,
-    splits: Mapping[str, Split],
-    class_names: Sequence[str],
+    dataset: Dataset,
     workdir: Path,
     seeds: Sequence[int] | None = None,
     *,
@@ -41,8 +40,7 @@ def run(
 
     Args:
       config: the settings, see `training.config.Experiment`.
-      splits: the dataset, such as `datasets.load.load_dataset` returns it.
-      class_names: the K names of the labels.
+      dataset: such as `datasets.load.load_dataset` returns it.
       workdir: the folder for all results; made if absent.
       seeds: one training of every fold for each; None for the config's own seed.
       accept_changes: resume a workdir of another config or other data.
@@ -54,8 +52,9 @@ def run(
     multihost.require_same([config.to_dict(), str(workdir)], "settings")
     devices = choose_devices(experiment.accelerator, experiment.num_devices)
     print(f"{describe(devices)}; results go to {workdir}")
-    data = join(dict(splits))
-    runs = _runs(experiment, splits, data, seeds or [experiment.seed])
+    class_names = dataset.class_names
+    data = join(dataset.splits)
+    runs = _runs(experiment, dataset, data, seeds or [experiment.seed])
     experiment, data = with_soft_labels(experiment, data, runs, class_names)
     new_model = _maker(experiment, class_names)
     models = [new_model(run.seed) for run in runs]
@@ -82,14 +81,10 @@ def run(
         multihost.in_step(lambda: write_results(results), only_first=True)
 
 
-def _runs(
-    experiment: Experiment, splits: Mapping[str, Split], data: Split, seeds: Sequence[int]
-) -> list[Run]:
-    """Every fold of the protocol with every seed; `data` is the join of the splits."""
+def _runs(experiment: Experiment, dataset: Dataset, data: Split, seeds: Sequence[int]) -> list[Run]:
+    """Every fold of the protocol with every seed; `data` is the join of its splits."""
     runs = [
-        Run(fold, seed)
-        for seed in seeds
-        for fold in make_folds(experiment.dataset, experiment.protocol, dict(splits), seed)
+        Run(fold, seed) for seed in seeds for fold in make_folds(dataset, experiment.protocol, seed)
     ]
     if experiment.drop_copies:
         runs = [Run(drop_copies(run.fold, data), run.seed) for run in runs]

@@ -1,5 +1,7 @@
 """Protocols: nobody on two sides, nothing lost, and file order of no account."""
 
+import importlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,9 @@ from hypothesis import strategies as st
 
 from deep_emotion_jax.data.folds import (
     PROTOCOLS,
+    Dataset,
     Fold,
+    Protocols,
     drop_copies,
     make_folds,
     official,
@@ -17,6 +21,12 @@ from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.errors import UserError
 
 PARTS = ("train", "validation", "test")
+
+
+def named(name, splits):
+    """These splits as the dataset of that name, with its protocols."""
+    builder = importlib.import_module(f"datasets.{name}.{name}_dataset_builder").Builder
+    return Dataset(name, splits, [], getattr(builder, "PROTOCOLS", Protocols()))
 
 
 def dataset(people=12, sequences=4, classes=7, order=None):
@@ -56,7 +66,7 @@ def sides(folds, names):
 def test_no_subject_and_no_sequence_is_ever_on_two_sides(people, sequences, seed, name):
     splits = dataset(people, sequences)
     data = splits["all"]
-    folds = make_folds(name, "subjects", splits, seed)
+    folds = make_folds(named(name, splits), "subjects", seed)
     assert len(folds) == (10 if name == "ck_plus" else people)
     tested = []
     for fold in folds:
@@ -77,16 +87,16 @@ def test_file_order_is_of_no_account(random, seed):
     random.shuffle(order)
     straight, shuffled = dataset(), dataset(order=order)
     for name, protocol in [("ck_plus", "subjects"), ("jaffe", "subjects"), ("ck_plus", "paper")]:
-        a = sides(make_folds(name, protocol, straight, seed), straight["all"].keys)
-        b = sides(make_folds(name, protocol, shuffled, seed), shuffled["all"].keys)
+        a = sides(make_folds(named(name, straight), protocol, seed), straight["all"].keys)
+        b = sides(make_folds(named(name, shuffled), protocol, seed), shuffled["all"].keys)
         assert a == b
 
 
 def test_the_papers_split_of_ck_plus():
     splits = dataset(people=118, sequences=3)  # 1,062 images
-    (fold,) = make_folds("ck_plus", "paper", splits, 0)
+    (fold,) = make_folds(named("ck_plus", splits), "paper", 0)
     assert [len(getattr(fold, part)) for part in PARTS] == [1062 - 106 - 212, 106, 212]
-    (other,) = make_folds("ck_plus", "paper", splits, 1)
+    (other,) = make_folds(named("ck_plus", splits), "paper", 1)
     assert set(fold.test) != set(other.test)
 
 
@@ -94,12 +104,12 @@ def test_the_papers_split_of_jaffe():
     keys = [f"{i:03d}" for i in range(213)]
     labels = np.arange(213, dtype=np.int32) % 7
     splits = {"all": Split(np.zeros((213, 48, 48, 1), np.uint8), labels, keys, ["KA"] * 213)}
-    (fold,) = make_folds("jaffe", "paper", splits, 3)
+    (fold,) = make_folds(named("jaffe", splits), "paper", 3)
     assert [len(getattr(fold, part)) for part in PARTS] == [120, 23, 70]
     np.testing.assert_array_equal(np.bincount(labels[fold.test]), [10] * 7)
     assert sorted(np.concatenate(fold[1:])) == list(range(213))
     with pytest.raises(UserError, match="too few"):
-        make_folds("ferg", "paper", splits, 0)
+        make_folds(named("ferg", splits), "paper", 0)
 
 
 def test_official_splits_keep_their_places():
@@ -131,10 +141,10 @@ def test_what_a_dataset_cannot_do_is_said():
     for name, protocol, given_splits, words in [
         ("ck_plus", "official", splits, "config.protocol"),
         ("ck_plus", "random", splits, str(PROTOCOLS)[1:9]),
-        ("fer2013", "paper", splits, "no random division"),
+        ("fer2013", "paper", splits, "no random split"),
         ("fer2013", "subjects", nobody, "who is in its images"),
     ]:
         with pytest.raises(UserError, match=words):
-            make_folds(name, protocol, given_splits, 0)
+            make_folds(named(name, given_splits), protocol, 0)
     with pytest.raises(UserError, match="too few"):
         subject_folds(["a", "b"], ["A", "B"], 0, None)

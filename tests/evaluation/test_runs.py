@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from deep_emotion_jax.data.folds import make_folds
+from deep_emotion_jax.data.folds import Dataset, make_folds
 from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.evaluation.runs import FinishedRun, faces_of_run, in_order_of, read_run
@@ -17,6 +17,9 @@ def split(count, offset=0):
     images = np.arange(offset, offset + count, dtype=np.uint8)[:, None, None, None]
     images = np.broadcast_to(images, (count, 48, 48, 1))
     return Split(images, np.arange(count, dtype=np.int32) % 3, keys, subjects)
+
+
+CLASSES = ["a", "b", "c"]
 
 
 def finished(protocol, fingerprint, names):
@@ -34,25 +37,26 @@ def test_labels_follow_the_classes_of_the_network():
 
 
 def test_every_network_gets_the_test_images_of_its_own_fold():
-    splits = {"all": split(12)}
-    folds = make_folds("jaffe", "subjects", splits, 0)
+    data = split(12)
+    dataset = Dataset("jaffe", {"all": data}, CLASSES)
+    folds = make_folds(dataset, "subjects", 0)
     names = [f"{fold.name}-seed-0" for fold in folds]
-    found = faces_of_run(finished("subjects", splits["all"].fingerprint(), names), splits, "test")
+    found = faces_of_run(finished("subjects", data.fingerprint(), names), dataset, "test")
     for fold, name in zip(folds, names, strict=True):
-        assert found[name].keys == [splits["all"].keys[i] for i in fold.test]
-    everything = faces_of_run(finished("subjects", "other", names), splits, "all")
+        assert found[name].keys == [data.keys[i] for i in fold.test]
+    everything = faces_of_run(finished("subjects", "other", names), dataset, "all")
     assert all(len(faces.keys) == 12 for faces in everything.values())
 
 
 def test_other_data_are_refused_where_test_images_could_be_training_images():
     run = finished("subjects", "other", ["subject-s0-seed-0"])
     with pytest.raises(UserError, match="not the data of the run"):
-        faces_of_run(run, {"all": split(12)}, "test")
+        faces_of_run(run, Dataset("jaffe", {"all": split(12)}, CLASSES), "test")
 
 
 def test_official_splits_need_no_others():
     run = finished("official", "other", ["official-seed-0"])
-    found = faces_of_run(run, {"validation": split(5)}, "validation")
+    found = faces_of_run(run, Dataset("jaffe", {"validation": split(5)}, CLASSES), "validation")
     assert len(found["official-seed-0"].keys) == 5
 
 

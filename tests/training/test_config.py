@@ -178,7 +178,7 @@ def test_an_unknown_split_names_those_there_are(prepared):
         UserError, match=r"no split 'tset'; it has \['train', 'validation', 'test'\]"
     ):
         load_dataset(config, ["tset"])
-    splits, class_names = load_dataset(config, ["validation"])
+    _, splits, class_names, _ = load_dataset(config, ["validation"])
     assert {name: len(split.labels) for name, split in splits.items()} == {"validation": 35}
     assert len(class_names) == 7
 
