@@ -39,6 +39,15 @@ def test_readme_is_not_stale():
     assert text == readme.render(ROOT), "stale: run python eval.py table --readme"
 
 
+def test_the_short_table_repeats_figures_of_the_full_one():
+    text = (ROOT / "README.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
+    short = [(row[0], row[3], row[4]) for row in rows if len(row) == 6][2:]
+    full = [(row[0], row[4].split(" (")[0], row[5]) for row in rows if len(row) == 11][2:]
+    assert len(short) == 5
+    assert set(short) <= set(full)
+
+
 def test_the_table_stands_between_the_marks(repository):
     readme.update(repository)
     readme.update(repository)  # again, to the same end
