@@ -1,10 +1,10 @@
-"""Trains, validates and reports Deep-Emotion.
+"""Train Deep-Emotion on one dataset, evaluate it and write the report.
 
 Example:
   python main.py --config configs/fer2013.py --config.manual_dir=PATH --workdir runs/fer2013
 
-All results go to --workdir; the same command resumes a training that was interrupted. SIGTERM and
-Ctrl-C save the training and end with exit code 75; see docs/reliability.md.
+All results go to --workdir; the same command resumes an interrupted training. SIGTERM and Ctrl-C
+save the training and exit with code 75; see docs/reliability.md.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from configs import command_line
 
 
 def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
-    """Reads the command line, by default of this process: the options, and changed settings."""
+    """Parses arguments (default: `sys.argv`) into the options and the overrides of settings."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=command_line.SETTINGS_HELP,
@@ -28,22 +28,22 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
     parser.add_argument(
         "--accept-changes",
         action="store_true",
-        help="resume a workdir of another config or other data; default: refuse",
+        help="resume --workdir even if its config or data differ; default: refuse",
     )
     parser.add_argument(
         "--accept_changes", dest="accept_changes", action="store_true", help=argparse.SUPPRESS
-    )  # its spelling in version 0.1
+    )  # the spelling of version 0.1
     parser.add_argument(
         "--distributed",
         action="store_true",
-        help="this is one of several processes that train together, see docs/scaling.md; "
-        "default: one process",
+        help="join the other processes of a distributed training, see docs/scaling.md; default: "
+        "one process",
     )
     return parser.parse_known_args(arguments)
 
 
 def train(options: argparse.Namespace, overrides: Sequence[str]) -> None:
-    """Trains the experiment of the command line."""
+    """Trains the experiment that the command line describes."""
     from datasets.load import load_dataset
     from deep_emotion_jax.runtime import multihost
     from deep_emotion_jax.runtime.devices import choose_devices
@@ -60,7 +60,7 @@ def train(options: argparse.Namespace, overrides: Sequence[str]) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command."""
     options, overrides = parse(arguments)
-    # Not above: JAX takes seconds to import, which --help need not wait for.
+    # Imported here so that --help does not wait for JAX.
     from deep_emotion_jax.runtime.command import run_command
 
     run_command(lambda: train(options, overrides))

@@ -1,1 +1,1 @@
-"""One short file per experiment over the shared default."""
+"""One short file per experiment; each changes the shared defaults."""

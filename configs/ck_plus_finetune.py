@@ -1,4 +1,4 @@
-"""CK+ from the shipped FER-2013 weights; the paper trains from scratch, so a row of its own.
+"""CK+, fine-tuned from the shipped FER-2013 weights; the paper trains from scratch.
 
 python main.py --config configs/ck_plus_finetune.py --config.manual_dir=PATH
 python eval.py cross-validate --config configs/ck_plus_finetune.py --config.manual_dir=PATH
@@ -10,5 +10,5 @@ from configs import ck_plus, small_data
 
 
 def get_config() -> ConfigDict:
-    """The settings for small data, with smaller and fewer steps: much is learned already."""
+    """The settings for small data, with fewer steps and a lower learning rate."""
     return small_data.finetune(ck_plus.get_config())

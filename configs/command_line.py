@@ -1,4 +1,4 @@
-"""The options of commands that train: a config file, and settings that override it."""
+"""Command-line options of training: a config file and overrides of its settings."""
 
 import argparse
 import difflib
@@ -26,41 +26,41 @@ _BOOLS = {"true": True, "1": True, "false": False, "0": False}
 def add_options(
     parser: argparse.ArgumentParser, *, config_required: bool = False, suffix: str = ""
 ) -> None:
-    """Adds the options of commands that train.
+    """Adds --config and --workdir.
 
     Args:
       parser: the parser of the command.
-      config_required: whether --config has no default.
-      suffix: of the default workdir.
+      config_required: whether --config is required; else it has a default.
+      suffix: appended to the name of the default workdir.
     """
     default = "" if config_required else "; default: configs/synthetic_faces.py, without downloads"
     parser.add_argument(
         "--config",
         metavar="FILE",
         required=config_required,
-        help=f"the experiment, a file of configs/{default}. FILE:TEXT is get_config(TEXT)",
+        help=f"a file of configs/{default}. FILE:TEXT calls get_config(TEXT)",
     )
     parser.add_argument(
         "--workdir",
         type=path,
         metavar="FOLDER",
-        help=f"the folder for all results; default: runs/NAME{suffix}, named after the config file",
+        help=f"folder for all results; default: runs/NAME{suffix}, NAME from the config file",
     )
 
 
 def read_config(file: str | None, overrides: Sequence[str] = ()) -> tuple["ConfigDict", str]:
-    """Reads a config file, changes settings, and checks all of them.
+    """Reads a config file, overrides settings, and checks all of them.
 
     Args:
-      file: a Python file with a `get_config`, or "FILE:TEXT" to call get_config(TEXT); None for
-        `DEFAULT`.
-      overrides: arguments such as "--config.num_epochs=3", or the same in two parts.
+      file: a Python file that defines `get_config`, or "FILE:TEXT" to call get_config(TEXT); None
+        for `DEFAULT`.
+      overrides: arguments such as "--config.num_epochs=3", or the same as two arguments.
 
     Returns:
-      The config, and the file's name without its ending.
+      The config, and the file's name without its suffix.
 
     Raises:
-      UserError: if there is no such file or setting, or for a value out of range.
+      UserError: if the file cannot be read, a setting is unknown, or a value is out of range.
     """
     from deep_emotion_jax.errors import UserError
     from deep_emotion_jax.training.config import RULES, WHERE, check_settings, flat
@@ -83,7 +83,7 @@ def read_config(file: str | None, overrides: Sequence[str] = ()) -> tuple["Confi
 
 
 def _choose_length(config: Any, overrides: Sequence[str]) -> None:
-    """A length that is given as an override replaces the other unit's length in the file."""
+    """Zeroes the length in the other unit if an override sets num_epochs or num_steps."""
     given = {name for name, _ in _assignments(overrides)}
     for name, other in (("num_epochs", "num_steps"), ("num_steps", "num_epochs")):
         if name in given and other not in given:
@@ -95,7 +95,7 @@ def _load(file: Path, arguments: list[str]) -> "ConfigDict":
 
     if file.suffix != ".py" or not file.is_file():
         raise UserError(
-            f"--config={file} is no Python file; {CONFIGS} holds the configs of this project"
+            f"--config={file} is not a Python file; the configs of this project are in {CONFIGS}"
         )
     spec = importlib.util.spec_from_file_location(f"config_{file.stem}", file)
     assert spec is not None
@@ -107,13 +107,13 @@ def _load(file: Path, arguments: list[str]) -> "ConfigDict":
         return module.get_config(*arguments)
     except UserError:
         raise
-    except Exception as error:  # a config is a program, and may raise anything
+    except Exception as error:  # a config can raise anything
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise UserError(f"--config={file} cannot be read: {reason}") from error
 
 
 def _assignments(overrides: Sequence[str]) -> Iterator[tuple[str, str | None]]:
-    """The names and values of settings; a value is None where none is given."""
+    """Yields names and values of settings; a missing value is None."""
     from deep_emotion_jax.errors import UserError
 
     rest = list(overrides)
@@ -123,7 +123,7 @@ def _assignments(overrides: Sequence[str]) -> Iterator[tuple[str, str | None]]:
         if not name.startswith("--config."):
             kind = "option" if argument.startswith("-") else "argument"
             raise UserError(
-                f"unexpected {kind} {argument!r}: settings are given as --config.NAME=VALUE, and "
+                f"unexpected {kind} {argument!r}: change settings with --config.NAME=VALUE; "
                 "--help lists the options"
             )
         alone = not separator and (not rest or rest[0].startswith("--"))
@@ -131,7 +131,7 @@ def _assignments(overrides: Sequence[str]) -> Iterator[tuple[str, str | None]]:
 
 
 def _parse(name: str, text: str | None, current: Any) -> Any:
-    """The value of a setting in the type of its present one."""
+    """Converts the text of a setting to the type of its current value."""
     from deep_emotion_jax.errors import UserError
     from deep_emotion_jax.training.config import RULES
 

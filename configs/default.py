@@ -8,5 +8,5 @@ from deep_emotion_jax.training.config import Experiment
 
 
 def get_config() -> ConfigDict:
-    """All settings, with their defaults."""
+    """All settings with their defaults."""
     return ConfigDict(dataclasses.asdict(Experiment()))

@@ -1,9 +1,9 @@
-"""The paper's network on FER-2013, our best recipe so far.
+"""The paper's network on FER-2013, with our best recipe so far.
 
 63.7 ± 0.4 % of PublicTest in the best of 200 epochs (mean and standard deviation of seeds 0 to 2;
 2026-11-25). The shipped weights are seed 0: 64.0 %, 22 minutes on two cores. Their teacher was the
-wide network shipped until 2026-11-26 (968,479 parameters, 68.15 %), not the present one, whose
-ensemble taught no better in 121 epochs (63.3 ± 0.5 %; docs/experiments.md).
+wide network shipped until 2026-11-26 (968,479 parameters, 68.15 %), not the current one, whose
+ensemble gave 63.3 ± 0.5 % in 121 epochs (docs/experiments.md).
 
 python main.py --config configs/fer2013.py --config.manual_dir=PATH --workdir runs/fer2013
 """

@@ -1,9 +1,9 @@
-r"""The paper's recipe on FER-2013, read as literally as it can be.
+r"""The paper's recipe on FER-2013, followed as literally as possible.
 
-From the paper, as commonly quoted: Adam, learning rate 0.005 throughout, 500 epochs, Gaussian
+From the paper, as commonly quoted: Adam, constant learning rate 0.005, 500 epochs, Gaussian
 weights with standard deviation 0.05, cross-entropy + lambda * ||w||^2 of the two fully connected
-layers, augmentation unspecified. Open, and chosen here: lambda = 0.001 (the quoted weight decay),
-batch 128, dropout 0.5, mirroring as the only augmentation.
+layers, unspecified augmentation. Not given, and chosen here: lambda = 0.001 (the quoted weight
+decay), batch size 128, dropout 0.5, mirroring as the only augmentation.
 
 52.0 ± 1.4 % of PublicTest after epoch 500, 53.1 ± 1.1 % in the best epoch (mean and standard
 deviation of seeds 0 to 2; 2026-11-24 and 25; 96 to 105 minutes a seed on one core; see

@@ -1,10 +1,10 @@
 r"""A wide residual network on FER-2013: 1,172,989 parameters, the sampler on its 12 x 12 features.
 
-Trained twice: from the labels, then three seeds again from the soft labels of the first three.
+Trained twice: three seeds on the labels, then three seeds on the soft labels of the first three.
 PublicTest, final weights, mean and standard deviation of seeds 0 to 2: 70.7 ± 0.6 %, 71.5 ± 0.6 %
-averaged with the mirrored face, 71.6 ± 0.3 % over ten crops; the first three, from the labels
-alone, 69.5 ± 0.3 %. On one H200 an epoch took 0.52 s and a seed 41 s (2026-11-26; a script called
-the same epoch program on arrays, docs/experiments.md says how it differs from the commands below).
+averaged with the mirrored face, 71.6 ± 0.3 % over ten crops; the first three, on the labels alone,
+69.5 ± 0.3 %. On one H200 an epoch took 0.52 s and a seed 41 s (2026-11-26; run by a script with the
+same epoch program; docs/experiments.md has the differences from the commands below).
 
     python main.py --config configs/fer2013_wide.py --config.manual_dir=PATH \
         --config.teacher= --config.seed=0 --workdir runs/first-0        # and seeds 1 and 2
@@ -20,7 +20,7 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """Muon, a slower localization network, label smoothing, much augmentation, mixup, a teacher."""
+    """Muon, a slow localization network, label smoothing, strong augmentation, mixup, a teacher."""
     config = default.get_config()
     config.dataset = "fer2013"
     config.num_epochs = 80

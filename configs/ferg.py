@@ -10,7 +10,7 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """The default, for fewer epochs: renders are plentiful and clean."""
+    """The default config with fewer epochs: the renders are many and clean."""
     config = default.get_config()
     config.dataset = "ferg"
     config.protocol = "paper"

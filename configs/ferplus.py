@@ -1,4 +1,4 @@
-"""The paper's network on FER-2013's faces with FER+ labels: 8 classes, ten votes on each face.
+"""The paper's network on FER-2013's faces with FER+ labels: 8 classes, ten votes per face.
 
 python main.py --config configs/ferplus.py --config.manual_dir=PATH --workdir runs/ferplus
 """
@@ -9,7 +9,7 @@ from configs import fer2013
 
 
 def get_config() -> ConfigDict:
-    """The recipe for FER-2013 on the votes, without its teacher, which names other classes."""
+    """The FER-2013 recipe on votes, without its teacher, whose classes differ."""
     config = fer2013.get_config()
     config.dataset_config = "ferplus"
     config.labels = "votes"

@@ -1,4 +1,4 @@
-r"""Your own classes: fine-tunes the FER-2013 network on a folder with one subfolder per class.
+r"""Your own classes: fine-tune the FER-2013 network on a folder with one subfolder per class.
 
     python main.py --config configs/folder.py --config.manual_dir=PATH --workdir runs/mine
 
@@ -11,7 +11,7 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """A short training with small steps from shipped weights; any number of classes."""
+    """A short training with a low learning rate from shipped weights; any number of classes."""
     config = default.get_config()
     config.dataset = "folder"
     config.init_from = "deep_emotion.fer2013"

@@ -1,4 +1,4 @@
-"""JAFFE from the shipped FER-2013 weights; the paper trains from scratch, so a row of its own.
+"""JAFFE, fine-tuned from the shipped FER-2013 weights; the paper trains from scratch.
 
 python main.py --config configs/jaffe_finetune.py --config.manual_dir=PATH
 python eval.py cross-validate --config configs/jaffe_finetune.py --config.manual_dir=PATH
@@ -10,5 +10,5 @@ from configs import jaffe, small_data
 
 
 def get_config() -> ConfigDict:
-    """The settings for small data, with smaller and fewer steps: much is learned already."""
+    """The settings for small data, with fewer steps and a lower learning rate."""
     return small_data.finetune(jaffe.get_config())

@@ -1,4 +1,4 @@
-"""What the datasets of 200 to 1,000 posed faces share (ck_plus, jaffe)."""
+"""Settings shared by the datasets of 200 to 1,000 posed faces (ck_plus, jaffe)."""
 
 from ml_collections import ConfigDict
 
@@ -6,9 +6,9 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """Many steps of small batches, strong augmentation, and a localization network held back.
+    """Many steps of small batches, strong augmentation, and a slow localization network.
 
-    At the full rate its theta leaves the feature map on small data, and the classifier sees zeros.
+    At the full rate, theta moves off the feature map on small data, and the classifier sees zeros.
     """
     config = default.get_config()
     config.protocol = "paper"

@@ -1,4 +1,4 @@
-"""The paper's network on generated faces: the default, needs no download.
+"""The paper's network on generated faces; the default of main.py, without downloads.
 
 python main.py --workdir runs/synthetic_faces
 """
@@ -9,7 +9,7 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """The default config as it stands, with a length that suits 10,000 easy faces."""
+    """The default config with fewer epochs, enough for 10,000 easy faces."""
     config = default.get_config()
     config.num_epochs = 25
     return config

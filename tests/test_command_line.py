@@ -34,7 +34,7 @@ def test_a_length_replaces_the_length_in_the_other_unit():
     assert (config.num_epochs, config.num_steps) == (3, 0)
     config, _ = read_config(None, ["--config.num_steps", "5"])
     assert (config.num_epochs, config.num_steps) == (0, 5)
-    with pytest.raises(UserError, match="both give the length"):
+    with pytest.raises(UserError, match="both set the length"):
         read_config(None, ["--config.num_steps=5", "--config.num_epochs=3"])
 
 

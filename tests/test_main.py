@@ -66,8 +66,8 @@ def test_missing_raw_data_says_where_to_get_it(tmp_path):
         ("--config.dataset=ferr2013", ("ferr2013", "synthetic_faces")),
         ("--config.num_epoch=3", ('Did you mean "num_epochs"',)),
         ("--config.model.dropout_rate=0.1", ("unknown setting config.model.dropout_rate",)),
-        ("--config=configs/fer2014.py", ("fer2014.py is no Python file", "configs holds")),
-        ("--config=README.md", ("README.md is no Python file",)),
+        ("--config=configs/fer2014.py", ("fer2014.py is not a Python file", "/configs")),
+        ("--config=README.md", ("README.md is not a Python file",)),
         ("--config.protocol=subject", ("'subject'", "subjects")),
     ],
 )

@@ -1,4 +1,4 @@
-"""Image augmentation on the device: pure jax.numpy, one key an image, inside the compiled step."""
+"""Image augmentation in pure jax.numpy, as part of the compiled training step."""
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +8,9 @@ from deep_emotion_jax.training.config import Augmentation
 
 
 def augment(key: jax.Array, images: jax.Array, settings: Augmentation) -> jax.Array:
-    """Changes each image [N, H, W, C], in [0, 1], at random; shape and range stay.
+    """Transforms each image [N, H, W, C] in [0, 1] at random, keeping shape and range.
 
-    The paper says that augmentation was used, not which: these are our choices.
+    The paper does not specify its augmentation; these are our choices.
     """
     theta_key, contrast_key, erase_key = jax.random.split(key, 3)
     if settings.shift or settings.rotate or settings.scale:
@@ -33,23 +33,29 @@ def augment(key: jax.Array, images: jax.Array, settings: Augmentation) -> jax.Ar
 def mix(
     key: jax.Array, images: jax.Array, targets: jax.Array, largest: float
 ) -> tuple[jax.Array, jax.Array]:
-    """Blends each image [N, H, W, C], and its target [N, K], with another one of the batch."""
+    """Blends each image [N, H, W, C] and its target [N, K] with another of the batch (mixup)."""
     share = jax.random.uniform(key, (len(images), 1), maxval=largest)
     spread = share[..., None, None]
-    # Batches are shuffled: the image at the other end is a random one.
+    # Batches are shuffled, so reversing one pairs each image with a random other.
     images = (1 - spread) * images + spread * images[::-1]
     return images, (1 - share) * targets + share * targets[::-1]
 
 
 def random_theta(key: jax.Array, shape: tuple[int, ...], settings: Augmentation) -> jax.Array:
-    """Affine maps [N, 2, 3] that mirror, turn, scale and shift images of shape N, H, W."""
+    """Draws affine maps [N, 2, 3] that mirror, rotate, scale and shift images.
+
+    Args:
+      key: random key.
+      shape: (N, H, W).
+      settings: the ranges of the maps.
+    """
     count, height, width = shape
     flip_key, turn_key, scale_key, shift_key = jax.random.split(key, 4)
     turn = _uniform(turn_key, settings.rotate * jnp.pi / 180, (count,))
     factor = 1 + _uniform(scale_key, settings.scale, (count,))
     side = jnp.array([width, height])
     pixels = jnp.round(_uniform(shift_key, settings.shift, (count, 2)) * side)
-    shift = 2 * pixels / side  # normalised coordinates run over a range of two
+    shift = 2 * pixels / side  # normalised coordinates span [-1, 1]
     mirror = jnp.where(
         jax.random.bernoulli(flip_key, 0.5 if settings.flip else 0.0, (count,)), -1, 1
     )

@@ -1,6 +1,6 @@
-"""The settings of a training: meaning, default and range of each, in this one place.
+"""All settings of a training, with their meanings, defaults and ranges.
 
-`configs/default.py` makes its config of `Experiment`; `read_settings` turns a config back into one.
+`configs/default.py` builds its config from `Experiment`; `read_settings` converts a config back.
 """
 
 import dataclasses
@@ -28,14 +28,14 @@ WHERE = "deep_emotion_jax/training/config.py lists all settings"
 
 
 class Rule(NamedTuple):
-    """The values a setting may have: a test, and the same in words."""
+    """The valid values of a setting, as a predicate and in words."""
 
     holds: Callable[[Any], bool]
     words: str
 
 
 def real(low: float, high: float, words: str) -> Rule:
-    """A number in [low, high]; NaN is refused, because it fails every comparison."""
+    """A number in [low, high]; NaN fails both comparisons."""
     return Rule(
         lambda value: (
             isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
@@ -53,7 +53,7 @@ def whole(low: int, high: int) -> Rule:
 
 
 def one_of(names: Iterable[str]) -> Rule:
-    """One of these names."""
+    """One of `names`."""
     names = tuple(names)
     return Rule(lambda value: value in names, f"one of {', '.join(map(repr, names))}")
 
@@ -71,13 +71,13 @@ NOT_NEGATIVE = real(0, 1e6, "from 0 to 1,000,000")
 
 
 def setting(default: Any, rule: Rule) -> Any:
-    """A dataclass field with a default and the rule for its values."""
+    """Returns a dataclass field that stores the rule in its metadata."""
     assert rule.holds(default)
     return dataclasses.field(default=default, metadata={"rule": rule})
 
 
 def _argument(name: str, rule: Rule) -> Any:
-    """A setting whose default is that of the argument of `DeepEmotion`."""
+    """A setting with the default of the argument of `DeepEmotion` that has its name."""
     return setting(inspect.signature(DeepEmotion.__init__).parameters[name].default, rule)
 
 
@@ -103,18 +103,19 @@ class Recipe:
     Attributes:
       batch_size: images per step.
       learning_rate: constant, or the peak of the schedule.
-      optimizer: "adam" (the paper's), "sgd" with Nesterov momentum 0.9 (its decay is added to the
-        gradient), or "muon": momentum made orthogonal for kernels (Jordan et al. 2024), scaled to
-        the size of Adam's steps, and Adam for the rest.
+      optimizer: "adam" (the paper's), "sgd" with Nesterov momentum 0.9 (weight decay is added to
+        the gradient), or "muon": orthogonalized momentum for kernels (Jordan et al. 2024), scaled
+        to the size of Adam's steps, and Adam for the rest.
       schedule: "constant", or "cosine" (linear warm-up, then cosine decay to zero).
       warmup_steps: length of the warm-up of "cosine", at most half of the training.
       weight_decay: decoupled (as in AdamW), on kernels only.
       fc_l2: lambda of the paper's loss: cross-entropy + lambda * ||w||^2 of the two fully connected
         layers of the classifier.
-      label_smoothing: mass taken from the true class and spread over all.
-      teacher_share: weight of the teacher's soft labels against the true ones (distillation, Hinton
-        et al. 2015, at temperature 1); no effect without a teacher.
-      ema_decay: of the moving average of the weights that is evaluated; 0 evaluates the weights.
+      label_smoothing: probability taken from the true class and spread evenly over all classes.
+      teacher_share: weight of the teacher's soft labels, the rest goes to the true labels
+        (distillation, Hinton et al. 2015, at temperature 1); no effect without a teacher.
+      ema_decay: decay of the moving average of the weights, which is evaluated; 0 evaluates the
+        weights themselves.
       localization_rate: factor on the steps of the localization network.
     """
 
@@ -133,19 +134,19 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes to training images; zero or False leaves a change out.
+    """Random changes to training images; zero or False turns a change off.
 
     Attributes:
       flip: mirror left and right in half of the images.
       shift: largest shift along each axis, as a fraction of the side; rounded to whole pixels, so
         that shifts alone do not blur the image (docs/experiments.md).
-      rotate: largest rotation, in degrees, either way.
-      scale: largest relative change of size, either way.
-      contrast: largest relative change of contrast about the image's mean, either way.
+      rotate: largest rotation in either direction, in degrees.
+      scale: largest relative change of size in either direction.
+      contrast: largest relative change of contrast about the image's mean, in either direction.
       erase: largest side of a square filled with noise in half of the images, as a fraction of
-        the side (random erasing, Zhong et al. 2020).
-      mixup: largest share of another image of the batch that is blended in, with its label; drawn
-        evenly from 0 to this (mixup, Zhang et al. 2018, with alpha 1 for a share of 0.5).
+        the image's side (random erasing, Zhong et al. 2020).
+      mixup: largest weight of another image of the batch and its label, drawn uniformly from 0 to
+        this (mixup, Zhang et al. 2018, with alpha 1 for 0.5).
     """
 
     flip: bool = setting(True, BOOL)
@@ -162,31 +163,30 @@ class Experiment:
     """All settings of a training, in the layout of a config.
 
     Attributes:
-      seed: of weights, shuffling, augmentation, dropout and random splits.
+      seed: seeds the weights, shuffling, augmentation, dropout and random splits.
       dataset: a folder of datasets/.
       dataset_config: one of the dataset builder's configs; empty for its first.
       manual_dir: the raw data: a folder, or the downloaded file itself.
-      data_dir: where the prepared data lies.
+      data_dir: folder of the prepared data.
       detector: for dataset "folder": "none" trains on the square in the middle of each picture,
         "builtin" on its largest face, found and cut as `predict` does.
       protocol: "official", "paper" or "subjects", see `data.folds`.
-      labels: "majority" trains on one label for each image, "votes" on the distribution of votes,
-        where the dataset has them (Barsoum et al. 2016).
-      drop_copies: leave out training images whose pixels occur in validation or test images, or in
-        a training image before them; only FER-2013 marks copies.
+      labels: "majority" trains on one label per image, "votes" on the distribution of the votes,
+        if the dataset has them (Barsoum et al. 2016).
+      drop_copies: leave out training images whose pixels also occur in a validation, test or
+        earlier training image; only FER-2013 marks copies.
       init_from: weights to start from: a shipped network's name or a .safetensors file.
-      teacher: a trained network to learn from: a shipped network's name or a .safetensors file;
-        several, separated by commas, teach their mean.
-      num_epochs: length of the training and of its schedule in passes over the training split, or 0
-        where num_steps gives it.
-      num_steps: the length in steps, rounded up to whole passes, or 0 where num_epochs gives it:
-        the right unit where a pass has only a few steps.
+      teacher: a trained network to distil: a shipped network's name or a .safetensors file; the
+        soft labels of several, separated by commas, are averaged.
+      num_epochs: length of the training and of its schedule in epochs; 0 if num_steps is set.
+      num_steps: the length in steps, rounded up to whole epochs; 0 if num_epochs is set. Suits
+        datasets whose epochs have only a few steps.
       accelerator: kind of device to train on; "auto" takes a TPU, else a GPU, else the CPU.
-      num_devices: how many of them in each process; 0 for all.
-      streaming: "never" keeps all images on the devices, "always" reads them from the disk while it
-        trains, and "auto" does so if they do not fit (`runtime.devices.fits`). The result is the
-        same, so a run can be resumed with another value.
-      seconds_between_checkpoints: least time from one checkpoint to the next.
+      num_devices: number of these devices in each process; 0 for all.
+      streaming: "never" keeps all images on the devices, "always" reads them from the disk during
+        training, "auto" streams only if they do not fit (`runtime.devices.fits`). The result is
+        the same, so a run can be resumed with another value.
+      seconds_between_checkpoints: least time between two checkpoints.
       model: the network.
       recipe: how its weights are fitted.
       augmentation: random changes to training images.
@@ -214,7 +214,7 @@ class Experiment:
     augmentation: Augmentation = Augmentation()
 
     def epochs(self, steps_per_epoch: int) -> int:
-        """Returns the length of the training in epochs of so many steps."""
+        """Returns the number of epochs of the training."""
         return self.num_epochs or math.ceil(self.num_steps / steps_per_epoch)
 
 
@@ -229,17 +229,17 @@ def _rules(settings: Any, prefix: str = "") -> dict[str, Rule]:
 
 
 RULES: dict[str, Rule] = _rules(Experiment)
-"""The rule of every setting, by its name without "config."."""
+"""The rule of every setting, by its dotted name without the prefix "config."."""
 
 
 def check_settings(config: Mapping[str, Any]) -> None:
-    """Checks that a config has all settings of `Experiment`, no others, and values in range.
+    """Checks that a config has exactly the settings of `Experiment`, with values in range.
 
     Args:
       config: nested mappings, such as an `ml_collections.ConfigDict`.
 
     Raises:
-      UserError: the first setting that is missing, unknown or out of its range.
+      UserError: for the first setting that is missing, unknown or out of range.
     """
     given = flat(config)
     for name in sorted(RULES.keys() - given.keys()):
@@ -252,18 +252,18 @@ def check_settings(config: Mapping[str, Any]) -> None:
     epochs, steps = given["num_epochs"], given["num_steps"]
     if epochs and steps:
         raise UserError(
-            f"config.num_epochs={epochs} and config.num_steps={steps} both give the length of the "
+            f"config.num_epochs={epochs} and config.num_steps={steps} both set the length of the "
             "training; set one of them to 0"
         )
     if not epochs and not steps:
         raise UserError(
-            f"config.num_epochs={epochs} must be a whole number from 1 to 1000000 where "
+            f"config.num_epochs={epochs} must be a whole number from 1 to 1000000 if "
             "config.num_steps is 0"
         )
 
 
 def read_settings(config: Mapping[str, Any]) -> Experiment:
-    """Returns a config as typed settings.
+    """Converts a config to typed settings.
 
     Raises:
       UserError: as `check_settings`.
@@ -285,7 +285,7 @@ def _build(kind: Callable[..., Settings], config: Mapping[str, Any]) -> Settings
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The leaves of nested mappings by their dotted names."""
+    """Returns the leaves of nested mappings by their dotted names."""
     leaves: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping) or hasattr(value, "items"):

@@ -1,4 +1,4 @@
-"""Soft labels from trained networks, for a smaller network to learn from (Hinton et al. 2015)."""
+"""Soft labels from teacher networks, for distillation (Hinton et al. 2015)."""
 
 from collections.abc import Sequence
 
@@ -16,22 +16,22 @@ TAUGHT_AT_ONCE = 1 << 16  # images, 150 MB
 def with_teachers(
     data: Split, teachers: Sequence[Trained], index: np.ndarray, class_names: Sequence[str]
 ) -> Split:
-    """The data with soft labels: the teachers' mean probabilities over each face and its mirror.
+    """Adds soft labels: the teachers' mean probabilities over each face and its mirror image.
 
     Args:
       data: the examples.
-      teachers: trained on training examples of the same data, so that nothing leaks.
-      index: int [A], the training examples. Only they get soft labels, the others zeros.
+      teachers: networks that saw none of the validation and test examples in training.
+      index: int [A], the training examples. Only they get soft labels; the others get zeros.
       class_names: the K classes of the labels.
 
     Raises:
-      UserError: if a teacher names other classes.
+      UserError: if the classes of a teacher differ.
     """
     for teacher in teachers:
         if list(teacher.classes) != list(class_names):
             raise UserError(
-                f"the teacher names {list(teacher.classes)}, the images are labelled "
-                f"{list(class_names)}: choose a teacher of the same classes"
+                f"the teacher's classes are {list(teacher.classes)}, those of the images "
+                f"{list(class_names)}; choose a teacher with the same classes"
             )
     soft = np.zeros((len(data.labels), len(class_names)), np.float32)
     for first in range(0, len(index), TAUGHT_AT_ONCE):

@@ -1,9 +1,9 @@
 """Loss, training step and the compiled epoch.
 
-A whole epoch is one program: shuffling, augmentation, steps and the weight average run in
-`lax.scan` over uint8 images that stay on the device. Images that do not fit there are trained on in
-chunks of steps by the same scan (`make_streamed_epoch`). Inputs and outputs are plain pytrees, so
-the programs can be jitted, sharded or vmapped over models.
+An epoch is one compiled program: shuffling, augmentation, training steps and weight averaging run
+in `lax.scan` over uint8 images that stay on the device. If the images do not fit there,
+`make_streamed_epoch` runs the same scan over chunks of steps. Inputs and outputs are plain pytrees,
+so the programs can be jitted, sharded or vmapped over models.
 """
 
 import math
@@ -29,14 +29,14 @@ Pytree = Any
 
 
 class TrainState(NamedTuple):
-    """The state that training carries from one step to the next, a plain pytree.
+    """The training state of one model, a plain pytree.
 
     Attributes:
       params: weights.
-      stats: every other state of the model (BatchNorm statistics), may be empty.
+      stats: the rest of the model's state (BatchNorm statistics); may be empty.
       opt_state: the optimizer's moments and the schedule's count.
-      ema: moving average of the weights, or the weights themselves without one.
-      step: int32, steps taken.
+      ema: moving average of the weights; equals `params` for ema_decay 0.
+      step: int32, number of steps taken.
     """
 
     params: Pytree
@@ -47,13 +47,13 @@ class TrainState(NamedTuple):
 
 
 def init_state(model: nnx.Module, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first step."""
+    """Returns the state before the first step."""
     params, stats = split_model(model)
     return TrainState(params, stats, optimizer.init(params), params, jnp.zeros((), jnp.int32))
 
 
 def smoothed_cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
-    """Cross-entropy [N] of logits [N, K] against labels [N] with label smoothing."""
+    """Returns the cross-entropy [N] of logits [N, K] and labels [N] with label smoothing."""
     targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
     return optax.softmax_cross_entropy(logits, targets)
 
@@ -65,12 +65,14 @@ def make_epoch(
     augmentation: Augmentation,
     mesh: jax.sharding.Mesh,
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
-    """The program of one epoch: (state, key, index, count, images, labels, soft) -> state, sums.
+    """Makes the program that trains one epoch.
 
-    It trains on images[index[:count]] (images uint8 [N, H, W, C], labels int32 [N], index int32
-    [A]), so that folds of different sizes over one dataset are one program. `soft` holds a
-    teacher's probabilities [N, K], or is None. Its second result holds arrays [steps]: `loss` (with
-    the L2 term), `correct`, `count`. The same key gives the same bits on one machine.
+    Returns:
+      (state, key, index, count, images, labels, soft) -> state, sums. It trains on
+      images[index[:count]] (images uint8 [N, H, W, C], labels int32 [N], index int32 [A]), so folds
+      of different sizes share one program. `soft` holds a teacher's probabilities [N, K], or is
+      None. `sums` holds arrays [steps]: `loss` (with the L2 term), `correct` and `count`. The same
+      key gives bitwise identical results on one machine.
     """
     step, places = _make_parts(model, optimizer, recipe, augmentation, mesh)
 
@@ -94,14 +96,14 @@ def make_streamed_epoch(
     augmentation: Augmentation,
     mesh: jax.sharding.Mesh,
 ) -> tuple[Callable[..., tuple[TrainState, dict[str, jax.Array]]], int]:
-    """The program of some steps of an epoch, for images that are not all on the device.
+    """Makes the program that trains a chunk of S steps of an epoch.
 
-    Chunk after chunk of the steps that `plan_epoch` orders, it trains as `make_epoch` does.
+    Run over all chunks of `plan_epoch` in order, it gives the result of `make_epoch`.
 
     Returns:
-      (state, keys [S], images, labels, soft, weights) -> state, sums of these S steps, where the
-      arrays are those of `make_epoch` for each of `places` examples: images uint8 [S, places, H, W,
-      C], labels int32 [S, places], soft [S, places, K] or None, weights [S, places]; and `places`.
+      (state, keys [S], images, labels, soft, weights) -> state, sums [S], for images uint8
+      [S, places, H, W, C], labels int32 [S, places], soft [S, places, K] or None, and weights
+      [S, places]; and `places`, the size of a batch on all devices.
     """
     step, places = _make_parts(model, optimizer, recipe, augmentation, mesh)
 
@@ -117,17 +119,17 @@ def make_streamed_epoch(
 def plan_epoch(
     key: jax.Array, count: int | jax.Array, size: int, batch_size: int, places: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The keys [steps] of an epoch's steps, and its batches with their weights.
+    """Draws the batches of an epoch and the random keys of its steps.
 
     Args:
-      key: of the epoch.
+      key: the epoch's key.
       count: number of examples; may be traced.
-      size: the largest count there may be, which gives the number of steps.
-      batch_size: of the recipe.
-      places: in a batch on the devices, at least `batch_size`.
+      size: upper bound of `count`; gives the number of steps.
+      batch_size: as in the recipe.
+      places: size of a batch on all devices, at least `batch_size`.
 
     Returns:
-      keys, and indices and weights [steps, places] as of `batch_indices`.
+      keys [steps], and indices and weights [steps, places] from `batch_indices`.
     """
     order_key, step_key = jax.random.split(key)
     steps = steps_per_epoch(size, batch_size)
@@ -142,7 +144,7 @@ def _make_parts(
     augmentation: Augmentation,
     mesh: jax.sharding.Mesh,
 ) -> tuple[Callable, int]:
-    """One training step, see `_make_step`, and the places in a batch on all devices."""
+    """Returns one training step (`_make_step`) and the size of a batch on all devices."""
     share = math.ceil(recipe.batch_size / mesh.size)
     micro = micro_batch_size(share)
     share = math.ceil(share / micro) * micro
@@ -152,7 +154,7 @@ def _make_parts(
 
 
 def _make_loss(model: DeepEmotion, recipe: Recipe, augmentation: Augmentation) -> Callable:
-    """The loss of a micro-batch: its weighted sum, new statistics and the number correct."""
+    """Makes the loss of a micro-batch: weighted sum, (new statistics, number correct)."""
 
     def loss(params, stats, key, images, labels, soft, weights):
         augment_key, dropout_key = jax.random.split(key)
@@ -174,9 +176,10 @@ def _make_loss(model: DeepEmotion, recipe: Recipe, augmentation: Augmentation) -
 
 
 def _make_gradients(loss: Callable, mesh: jax.sharding.Mesh, micro: int) -> Callable:
-    """Sums of gradients, loss and correct over a batch, and the mean of the new statistics.
+    """Makes a function that sums gradients, loss and correct predictions over a batch.
 
-    Each device takes its share of the batch, a micro-batch of `micro` images at a time.
+    It also returns the mean of the devices' new statistics. Each device processes its share of the
+    batch in micro-batches of `micro` images.
     """
 
     @partial(
@@ -208,7 +211,7 @@ def _make_gradients(loss: Callable, mesh: jax.sharding.Mesh, micro: int) -> Call
 def _make_step(
     gradients: Callable, optimizer: optax.GradientTransformation, recipe: Recipe, parts: int
 ) -> Callable:
-    """One step: (state, key, batch) -> state and sums; `parts` micro-batches need a key each."""
+    """Makes one training step (state, key, batch) -> state, sums, for `parts` micro-batches."""
 
     def l2(params):
         return recipe.fc_l2 * sum(jnp.sum(params[fc]["kernel"] ** 2) for fc in ("fc1", "fc2"))
@@ -221,7 +224,7 @@ def _make_step(
         grads = jax.tree.map(lambda g, p: g / count + p, grads, penalty_grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        # The average starts as a plain mean, so that it forgets the random initial weights.
+        # The decay grows from 0.1, so that the average forgets the random initial weights.
         decay = jnp.minimum(recipe.ema_decay, (state.step + 1.0) / (state.step + 10.0))
         ema = optax.incremental_update(params, state.ema, 1 - decay)
         state = TrainState(params, stats, opt_state, ema, state.step + 1)
@@ -231,13 +234,12 @@ def _make_step(
 
 
 def for_each_run(program: Callable) -> Callable:
-    """The program for several runs at once: `program(*own, *shared)` for each of them.
+    """Maps a program over runs: `program(*own, *shared)` for each run.
 
-    Measured: on a CPU one run after another keeps the caches warm, elsewhere `vmap` fills the
-    device. Either way it is one compiled program.
+    As measured, running them one after another is fastest on a CPU, `vmap` on other devices.
 
     Returns:
-      A function of (own, shared), two tuples; every array of `own` has a leading axis of runs.
+      A function of (own, shared), two tuples; the arrays of `own` have a leading axis of runs.
     """
 
     def runs(own, shared):
@@ -249,6 +251,6 @@ def for_each_run(program: Callable) -> Callable:
 
 
 def first_bad_step(loss: np.ndarray) -> tuple[int, int] | None:
-    """Run and step of the first loss in [runs, steps] that is not finite, or None."""
+    """Returns run and step of the earliest non-finite loss in [runs, steps], or None."""
     bad = np.argwhere(~np.isfinite(loss))
     return tuple(bad[bad[:, 1].argmin()].tolist()) if bad.size else None

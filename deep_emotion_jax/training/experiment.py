@@ -1,4 +1,4 @@
-"""From a config and the splits of a dataset to a trained, reported run."""
+"""Runs an experiment: trains and reports the runs of a config."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -34,19 +34,19 @@ def run(
     *,
     accept_changes: bool = False,
 ) -> None:
-    """Trains the folds of the config's protocol, once for each seed, and writes the report.
+    """Trains the folds of the config's protocol, once per seed, and writes the report.
 
-    Every process of a training calls it. An unfinished run in `workdir` is resumed.
+    Resumes an unfinished run in `workdir`. Every process of a distributed training calls it.
 
     Args:
       config: the settings, see `training.config.Experiment`.
-      dataset: such as `datasets.load.load_dataset` returns it.
-      workdir: the folder for all results; made if absent.
-      seeds: one training of every fold for each; None for the config's own seed.
-      accept_changes: resume a workdir of another config or other data.
+      dataset: the splits, as `datasets.load.load_dataset` returns them.
+      workdir: the folder for all results; created if absent.
+      seeds: seeds to train every fold with; None for the config's own.
+      accept_changes: resume `workdir` even if its config or data differ.
 
     Raises:
-      UserError: for settings out of range or that do not fit the data, and as `fit`.
+      UserError: for settings that are out of range or do not fit the data; also as `fit`.
     """
     experiment = read_settings(config)
     multihost.require_same([config.to_dict(), str(workdir)], "settings")
@@ -82,7 +82,7 @@ def run(
 
 
 def _runs(experiment: Experiment, dataset: Dataset, data: Split, seeds: Sequence[int]) -> list[Run]:
-    """Every fold of the protocol with every seed; `data` is the join of its splits."""
+    """Returns a run for every fold of the protocol and seed; `data` is the join of the splits."""
     runs = [
         Run(fold, seed) for seed in seeds for fold in make_folds(dataset, experiment.protocol, seed)
     ]
@@ -94,16 +94,20 @@ def _runs(experiment: Experiment, dataset: Dataset, data: Split, seeds: Sequence
 def with_soft_labels(
     experiment: Experiment, data: Split, runs: Sequence[Run], class_names: Sequence[str]
 ) -> tuple[Experiment, Split]:
-    """The experiment, and the data with the soft labels that it trains on, or with none."""
+    """Returns the experiment and the data with the soft labels to train on, if any.
+
+    Raises:
+      UserError: if the dataset has no votes, or a teacher does not fit.
+    """
     if experiment.labels == "votes":
         if data.soft_labels is None:
             raise UserError(
-                f"config.labels='votes', but {experiment.dataset} has no votes; set "
+                f"config.labels='votes' needs votes, which {experiment.dataset} lacks; set "
                 "config.dataset='fer2013' and config.dataset_config='ferplus'"
             )
         if experiment.teacher:
             raise UserError(
-                "config.labels='votes' and config.teacher both give soft labels; use one of them"
+                "config.labels='votes' and config.teacher both set soft labels; use one of them"
             )
         recipe = dataclasses.replace(experiment.recipe, teacher_share=1.0)
         return dataclasses.replace(experiment, recipe=recipe), data
@@ -115,7 +119,7 @@ def with_soft_labels(
 
 
 def _maker(experiment: Experiment, class_names: Sequence[str]) -> Callable[[int], DeepEmotion]:
-    """A function from a seed to the network before training."""
+    """Returns a function that makes the initial network from a seed."""
     settings = dataclasses.asdict(experiment.model)
     trained = load_pretrained(experiment.init_from) if experiment.init_from else None
 

@@ -1,7 +1,7 @@
-"""Training runs together: epochs, checkpoints, metrics and progress in one folder.
+"""The training loop: epochs, checkpoints, metrics and progress.
 
-One run, the folds of a cross-validation and the seeds of a repetition are the same: a list of runs
-that one compiled program trains.
+It trains a list of runs in one compiled program: a single run, the folds of a cross-validation, or
+several seeds.
 """
 
 import time
@@ -38,27 +38,26 @@ def fit(
     """Trains one model per run, resuming from `workdir` if it holds a checkpoint.
 
     Writes checkpoints/, metrics.jsonl (one line per epoch and run) and TensorBoard events to the
-    folder. A resumed training gives the same weights, bit for bit, on one machine. The devices of
-    all processes take their share of each batch; every process calls this with the same arguments,
+    folder. On one machine, a resumed training gives bitwise identical weights. Each batch is
+    divided between the devices of all processes; every process calls this with the same arguments,
     and only the first writes metrics.
 
     Args:
-      models: new models of one structure; their weights are the start.
-      experiment: how to train: length, checkpoints, devices, recipe and augmentation are read.
-      data: what the folds of the runs index. Their test examples are not touched.
-      runs: fold and seed of each.
+      models: the initial model of each run; all have the same structure.
+      experiment: its length, checkpoints, devices, recipe and augmentation are used.
+      data: the examples that the folds of the runs index; test examples are not read.
+      runs: fold and seed of each run.
       workdir: an existing folder.
-      about: where the runs come from; stored in each checkpoint as JSON.
-      new_model: makes a new model from a seed. With it, a run that has learned nothing in its first
-        steps is started anew from another seed (`restart`); without it, it trains on.
+      about: provenance of the runs, stored in each checkpoint as JSON.
+      new_model: makes a model from a seed. If given, a run that learns nothing in its first steps
+        is restarted from another seed (see `restart`).
 
     Returns:
       The final state, as NumPy arrays, and the metrics of every epoch and run.
 
     Raises:
-      UserError: if the loss stops being finite, no checkpoint can be read, or nothing can be
-        written.
-      Stopped: after SIGTERM or SIGINT: the epoch that was running is saved if it ends in time.
+      UserError: if the loss is not finite, no checkpoint can be read, or a file cannot be written.
+      Stopped: after SIGTERM or SIGINT; the current epoch is saved if it ends in time.
     """
     training = TrainingRuns(models, experiment, data, runs, workdir, new_model)
     with ExitStack() as stack:
@@ -90,7 +89,7 @@ def fit(
 def _restored(
     training: TrainingRuns, checkpoints: Checkpoints, within: Checkpoints | None
 ) -> tuple[int, RunState, list[Record], Begun | None]:
-    """The epochs done, the state and the records to resume from, and what is done of an epoch."""
+    """Returns the last complete epoch, the state, the records, and a partial epoch if any."""
     done, state, records, begun = 0, training.start, [], None
     if found := checkpoints.restore_newest(state):
         done, state, notes = found
@@ -110,16 +109,16 @@ def _restored(
 def _show(
     records: list[Record], state: RunState, training: TrainingRuns, requests: list[str]
 ) -> None:
-    """Prints the line of the newest epoch; a closed output is a request to stop."""
+    """Prints a line for the newest epoch; a closed standard output requests a stop."""
     best = jax.device_get((state.best_accuracy, state.best_epoch))
     try:
         show_progress(records, training.epochs, training.images, *best)
-    except BrokenPipeError:  # `| head` has gone: a signal to stop, as SIGPIPE is
+    except BrokenPipeError:  # such as `| head`, which has exited
         requests.append("a closed output")
 
 
 class _Saver:
-    """Saves checkpoints when they are due, and ends the training where a stop was requested."""
+    """Saves checkpoints when they are due, and stops the training on request."""
 
     def __init__(
         self,
@@ -145,7 +144,7 @@ class _Saver:
         """Saves after the last epoch, on a request to stop, and when `seconds` have passed.
 
         Raises:
-          Stopped: if any process was requested to stop.
+          Stopped: if any process received a request to stop.
         """
         due, stop = self._due(requests)
         if due or stop or last:
@@ -165,7 +164,7 @@ class _Saver:
         state: RunState,
         so_far: Callable[[], Begun],
     ) -> None:
-        """Saves within an epoch, as `save`; `so_far` says what is done of it."""
+        """Saves within an epoch, under the conditions of `save`; `so_far` returns its progress."""
         due, stop = self._due(requests)
         if not (due or stop):
             return
@@ -178,7 +177,7 @@ class _Saver:
             "steps": begun.steps,
             "seconds": begun.seconds,
         }
-        # Numbers rise from epoch to epoch.
+        # The number of all steps so far, which rises from one epoch to the next.
         number = (epoch - 1) * begun.sums["loss"].shape[1] + begun.steps
         self._within.save(number, (state, begun.sums), notes)
         self._saved_at = time.monotonic()
@@ -190,6 +189,6 @@ class _Saver:
             )
 
     def _due(self, requests: list[str]) -> tuple[bool, ...]:
-        """Whether to save, and whether to stop."""
-        # Processes have clocks and signals of their own, and must do the same.
+        """Returns whether to save, and whether to stop."""
+        # Each process has its own clock and signals, but all must act alike.
         return any_process(time.monotonic() - self._saved_at > self._seconds, bool(requests))

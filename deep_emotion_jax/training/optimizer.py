@@ -19,7 +19,7 @@ def make_optimizer(
 
     Args:
       recipe: the settings.
-      num_epochs: length of the schedule.
+      num_epochs: length of the schedule in epochs.
       steps: steps per epoch.
 
     Raises:
@@ -51,7 +51,7 @@ def _optimizer(recipe: Recipe, rate: Callable) -> optax.GradientTransformation:
             rate,
             weight_decay=recipe.weight_decay,
             muon_weight_dimension_numbers=_as_matrices,
-            consistent_rms=0.2,  # the usual size of Adam's steps, so that rates are comparable
+            consistent_rms=0.2,  # the usual RMS of Adam's steps, so learning rates are comparable
         )
     else:
         raise ValueError(f"optimizer must be 'adam', 'sgd' or 'muon', got {recipe.optimizer!r}")
@@ -73,7 +73,7 @@ def _kernels(params: Pytree) -> Pytree:
 
 
 def _as_matrices(params: Pytree) -> Pytree:
-    """How Muon reads each kernel as a matrix: its last axis is the output."""
+    """Tells Muon to flatten each kernel to a matrix whose columns are the last (output) axis."""
     return jax.tree.map(
         lambda leaf: (
             optax.contrib.MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1)

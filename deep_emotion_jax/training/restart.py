@@ -1,4 +1,4 @@
-"""Restarts runs whose start has failed, from another seed; see `selection` for what has failed."""
+"""Restarts dead runs from another seed; `selection.is_dead` defines dead."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,13 +13,13 @@ from deep_emotion_jax.training.validation import RunState
 
 
 class DeadStarts:
-    """Finds runs that have learned nothing in their first epochs, and replaces them.
+    """Finds runs that learned nothing in their first epochs, and replaces them.
 
     Args:
-      runs: all runs.
-      labels: int [N], of all examples.
+      runs: all R runs.
+      labels: int [N], the labels of all examples.
       smoothing: label smoothing of the recipe.
-      window: epochs over which loss and accuracy are averaged.
+      window: number of last epochs over which loss and accuracy are averaged.
     """
 
     def __init__(self, runs: Sequence[Run], labels: np.ndarray, smoothing: float, window: int):
@@ -33,15 +33,15 @@ class DeadStarts:
         records: Sequence[Record],
         train_start: Callable[[np.ndarray], tuple[RunState, Sequence[Record]]],
     ) -> RunState:
-        """Returns the state after the start with every dead run replaced by a new one.
+        """Returns the state with every dead run replaced by a restarted one.
 
-        A replaced run is, bit for bit, the run that its new seed gives.
+        A restarted run is bitwise identical to a run that starts from its new seed.
 
         Args:
-          state: after the epochs of the start.
-          records: of these epochs, those of all runs of one epoch after another.
-          train_start: trains the start of all runs from new weights, each with the seed of so many
-            restarts [R]; returns what `state` and `records` are for it.
+          state: the state after the first epochs.
+          records: metrics of these epochs; each epoch has one record per run.
+          train_start: trains the first epochs of all runs from new weights, given the number of
+            restarts [R] of each run; returns the new state and records.
         """
         scores = self._scores(records)
         restarts = np.zeros(len(self._runs), np.int32)
@@ -58,7 +58,7 @@ class DeadStarts:
         return state
 
     def _scores(self, records: Sequence[Record]) -> np.ndarray:
-        """Mean accuracy and loss [2, R] on training images in the last epochs."""
+        """Returns mean training accuracy and loss [2, R] over the last epochs."""
         count = len(self._runs)
         last = records[-self._window * count :]
         both = [[line[f"train_{name}"] for line in last] for name in Score._fields]
@@ -75,14 +75,14 @@ class DeadStarts:
     def _sentence(self, i: int, attempt: int) -> str:
         run = self._runs[i]
         return (
-            f"{run.name} has learned nothing yet: starting it anew from seed "
+            f"{run.name} has learned nothing: restarting it from seed "
             f"{restart_seed(run.seed, attempt)} (attempt {attempt} of {MOST_RESTARTS})"
         )
 
 
 @jax.jit
 def _take(which: jax.Array, new: RunState, old: RunState) -> RunState:
-    """The runs of `new` where `which` [R] is set, and those of `old` elsewhere."""
+    """Returns the runs of `new` where `which` [R] is True, else those of `old`."""
 
     def choose(a: jax.Array, b: jax.Array) -> jax.Array:
         return jnp.where(which.reshape(-1, *[1] * (a.ndim - 1)), a, b)

@@ -1,4 +1,4 @@
-"""The runs of one training: data on the devices, compiled programs, and what an epoch reports."""
+"""The runs of one training: data on the devices, compiled programs, and metrics of epochs."""
 
 import math
 import time
@@ -50,14 +50,14 @@ class Results(NamedTuple):
 
 
 class TrainingRuns:
-    """The compiled programs, the data on the devices, and what an epoch reports.
+    """Compiles and runs the epochs of all R runs.
 
     Attributes:
-      folder: of the checkpoints.
-      streamed: whether the images are read while it trains.
-      steps: of an epoch.
-      epochs: length of the training.
-      images: training images of an epoch, over all runs.
+      folder: folder of the checkpoints.
+      streamed: whether images are read from the disk during training.
+      steps: number of steps in an epoch.
+      epochs: number of epochs.
+      images: number of training images in an epoch, over all runs.
       judged: the epoch after which dead runs are restarted, or None.
       start: the state before the first epoch.
     """
@@ -85,8 +85,8 @@ class TrainingRuns:
         self._optimizer, self._rate = make_optimizer(experiment.recipe, self.epochs, self.steps)
         mesh = data_mesh(choose_devices(experiment.accelerator, experiment.num_devices))
         everywhere = jax.NamedSharding(mesh, jax.P())
-        # A program, because `device_put` would compare all of the data between processes. Copies,
-        # because the epoch program takes over the memory of the state it is given.
+        # Jitted, because `device_put` would compare all data between processes. Copied, because
+        # the epoch program donates the memory of its state.
         self._put = jax.jit(lambda *trees: jax.tree.map(jnp.copy, trees), out_shardings=everywhere)
         self.start = self._start(models, np.zeros(len(runs), np.int32))
         self._validate: Any = jax.jit(
@@ -118,14 +118,14 @@ class TrainingRuns:
     def metrics_writer(
         self, records: list[Record]
     ) -> AbstractContextManager[Callable[[list[Record]], None]]:
-        """The writer of metrics in the first process, and one that writes nothing elsewhere."""
+        """Returns the writer of metrics; in other processes than the first, it writes nothing."""
         if not is_first():
             return nullcontext(lambda lines: None)
         return metrics_writer(self._workdir, records, [run.name for run in self._runs])
 
     def compile(self, state: RunState) -> None:
-        """Compiles the programs ahead of the first epoch, which `seconds` of it leave out."""
-        print("compiling ...")  # not flushed: a closed output is noticed after the first epoch
+        """Compiles the programs before the first epoch, whose `seconds` thus exclude it."""
+        print("compiling ...")  # not flushed: `loop` handles a closed output after an epoch
         began = time.perf_counter()
         self._epochs.compile(state.train, self._epoch_keys(1))
         self._validate = self._validate.lower(*self._validation_inputs(state, 1)).compile()
@@ -143,15 +143,16 @@ class TrainingRuns:
         """Trains and validates one epoch.
 
         Args:
-          state: after the epoch before, or within this one; its arrays must not be used again.
-          epoch: from 1.
-          requests: to stop, as of `stop_requests`.
+          state: the state before this epoch, or within it; its arrays are donated.
+          epoch: number of the epoch, from 1.
+          requests: requests to stop, from `stop_requests`.
           saved: the epoch of the newest checkpoint.
-          begun: what is done of this epoch.
-          between: called within a streamed epoch; may save what is done, or raise `Stopped`.
+          begun: the steps already done in this epoch, or None.
+          between: called between the parts of a streamed epoch; may save a checkpoint or raise
+            `Stopped`.
 
         Returns:
-          The new state, and a line of metrics for each run.
+          The new state, and a record of metrics for each run.
 
         Raises:
           UserError: if a loss is not finite.
@@ -174,8 +175,8 @@ class TrainingRuns:
         return state, self._lines(results, epoch, seconds)
 
     def _wait(self, result: jax.Array, epoch: int, requests: list[str], saved: int) -> None:
-        """Waits for a result, though not for long once a stop is requested."""
-        # One process of many must not leave an epoch that the others may wait for it in.
+        """Waits for a result, but only briefly once a stop is requested."""
+        # With several processes, none may leave an epoch in which the others wait for it.
         if jax.process_count() == 1 and not ready_or_stopped(result, requests):
             raise Stopped(
                 f"stopped by {requests[0]} within epoch {epoch}; epoch {saved} is saved in "
@@ -184,32 +185,32 @@ class TrainingRuns:
         result.block_until_ready()
 
     def begun_like(self, state: RunState) -> tuple[RunState, Sums]:
-        """The structure of a checkpoint within an epoch: a state, and the sums of all steps."""
+        """Returns the structure of a checkpoint within an epoch: state, and sums of all steps."""
         zeros = np.zeros((len(self._runs), self.steps), np.float32)
         return state, dict.fromkeys(("loss", "correct", "count"), zeros)
 
     def set_seeds(self, state: RunState) -> None:
-        """Takes the seeds of the runs as often as they have been restarted."""
+        """Derives the random keys of the runs from their seeds and numbers of restarts."""
         self._roots = jax.vmap(jax.random.key)(*self._put(np.array(self._seeds(state.restarts))))
 
     def restart_dead(
         self, state: RunState, records: list[Record], requests: list[str], saved: int
     ) -> RunState:
-        """Returns the state after epoch `judged` with runs that are dead started anew.
+        """Returns the state after epoch `judged`, with dead runs restarted.
 
-        Their epochs up to `judged` run again; the metrics keep those of the first attempt.
+        Their epochs up to `judged` run again; the metrics keep the first attempt.
 
         Raises:
           UserError: if a loss is not finite.
-          Stopped: if a stop is requested meanwhile.
+          Stopped: if a stop is requested during a restart.
         """
 
         def stop_if_asked(*_: Any) -> None:
             if any_process(bool(requests))[0]:
                 raise Stopped(
-                    f"stopped by {', '.join(requests) or 'another process'} while runs were "
-                    f"started anew; epoch {saved} is saved in {self.folder}; run the same "
-                    "command again to resume"
+                    f"stopped by {', '.join(requests) or 'another process'} while restarting "
+                    f"runs; epoch {saved} is saved in {self.folder}; run the same command again "
+                    "to resume"
                 )
 
         def train_start(restarts: np.ndarray) -> tuple[RunState, list[Record]]:
@@ -229,7 +230,7 @@ class TrainingRuns:
         return state
 
     def _start(self, models: Sequence[DeepEmotion], restarts: np.ndarray) -> RunState:
-        # What a process has computed may differ from another's in its last bits.
+        # Processes may compute weights that differ in their last bits.
         state = broadcast_one_to_all(start_runs(models, self._optimizer, restarts))
         return self._put(state)[0]
 
@@ -261,7 +262,7 @@ class TrainingRuns:
         ]
 
     def _check_finite(self, results: Results, epoch: int, saved: int) -> None:
-        # Validation shows what the last step did to the weights, before they are saved.
+        # The validation loss also covers the last step's update, before it is saved.
         bad = first_bad_step(np.column_stack([results.sums["loss"], results.loss]))
         if bad is None:
             return
@@ -281,7 +282,7 @@ class TrainingRuns:
 
 
 def _stack(indices: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Index lists as rows of one array, the shorter ones filled up, and their lengths."""
+    """Stacks index lists as rows of one array, the shorter ones padded; also returns lengths."""
     counts = np.array([len(index) for index in indices], np.int32)
     rows = [np.resize(index, counts.max()) for index in indices]
     return np.stack(rows).astype(np.int32), counts

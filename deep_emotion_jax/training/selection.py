@@ -1,11 +1,11 @@
-"""Which weights a training keeps, and which starts have failed.
+"""Rules for choosing the weights of a run, and for detecting dead runs.
 
 Weights: with at least 500 validation images, those of the best epoch; with fewer, the final moving
-average. The accuracy on 23 images moves by 10 points between equally good epochs, so their best
-epoch is chosen by chance: on JAFFE it cost 10 to 33 points (docs/small_data.md).
+average. Accuracy on 23 images varies by 10 points between equally good epochs, so the best epoch
+would be chosen by chance: on JAFFE this cost 10 to 33 points (docs/small_data.md).
 
-Starts: a network of 47,657 weights sometimes dies within its first steps. Its loss then stays at
-that of the best constant prediction, whatever the number of steps, and another seed is the remedy.
+Dead runs: a network of 47,657 weights sometimes dies within its first steps. Its loss then stays at
+that of the best constant prediction however long it trains; another seed helps.
 """
 
 from typing import Any, NamedTuple
@@ -15,30 +15,30 @@ import jax.numpy as jnp
 import numpy as np
 
 LEAST_VALIDATION = 500
-"""Validation images from which on the best epoch is chosen: two standard errors are 4.5 points."""
+"""Fewest validation images for choosing the best epoch; two standard errors are 4.5 points."""
 
 START_STEPS = 500
-"""Steps after which a run has learned something, or is dead."""
+"""Number of steps after which a run that has learned nothing counts as dead."""
 
 WINDOW_STEPS = 100
-"""The last steps before that, over which its loss and accuracy are averaged."""
+"""Number of last steps of these over which loss and accuracy are averaged."""
 
 MOST_RESTARTS = 3
 SEED_STRIDE = 1_000_000
 
 
 class Score(NamedTuple):
-    """Accuracy and mean cross-entropy, numbers or arrays of one shape."""
+    """Accuracy and mean cross-entropy, as numbers or arrays of one shape."""
 
     accuracy: Any
     loss: Any
 
 
 def is_better(count: jax.Array | int, new: Score, best: Score) -> jax.Array:
-    """Whether an epoch's weights replace those kept so far: bool, of the scores' shape.
+    """Returns whether new weights replace those kept so far: bool, in the shape of the scores.
 
     Args:
-      count: validation images. Below `LEAST_VALIDATION` the newest weights are always kept.
+      count: number of validation images. Below `LEAST_VALIDATION`, the newest weights are kept.
       new: scores of the newest weights.
       best: scores of the weights kept so far.
     """
@@ -49,7 +49,7 @@ def is_better(count: jax.Array | int, new: Score, best: Score) -> jax.Array:
 
 
 def describe_rule(count: int) -> str:
-    """Returns how the weights were chosen on so many validation images, for reports."""
+    """Describes how weights are chosen with `count` validation images."""
     if count < LEAST_VALIDATION:
         return (
             f"the final averaged weights: {count} validation images are fewer than "
@@ -59,17 +59,17 @@ def describe_rule(count: int) -> str:
 
 
 def start_epoch(steps_per_epoch: int, num_epochs: int) -> int | None:
-    """Returns the epoch after which dead starts are looked for; None in shorter trainings."""
+    """Returns the epoch after which dead runs are restarted; None in shorter trainings."""
     epoch = -(-START_STEPS // steps_per_epoch)
     return epoch if epoch < num_epochs else None
 
 
 def is_dead(score: Score, labels: np.ndarray, smoothing: float, classes: int) -> bool:
-    """Whether a run has learned nothing: no better than the best constant prediction.
+    """Returns whether a run is no better than the best constant prediction.
 
     Args:
-      score: on training images while training, the loss with label smoothing.
-      labels: int [A], of the run's training images.
+      score: training accuracy and training loss (with label smoothing).
+      labels: int [A], the labels of the run's training images.
       smoothing: label smoothing of the recipe.
       classes: number of classes.
     """
@@ -80,5 +80,5 @@ def is_dead(score: Score, labels: np.ndarray, smoothing: float, classes: int) ->
 
 
 def restart_seed(seed: int, restarts: int) -> int:
-    """Returns the seed of a run that has been started anew so many times."""
+    """Returns the seed of a run after a number of restarts."""
     return (seed + SEED_STRIDE * restarts) % 2**31

@@ -1,7 +1,7 @@
-"""Epochs over images that do not fit on the devices: Grain reads ahead while the steps run.
+"""Epochs over images that do not fit on the devices: Grain reads ahead during the steps.
 
-The order of the images, the keys and the steps are those of an epoch in memory; only where the
-images come from differs. Each process reads the part of every batch that its devices train on.
+Order of the images, random keys and steps are those of an epoch in memory. Each process reads only
+the part of every batch that its own devices train on.
 """
 
 from collections.abc import Iterator
@@ -24,12 +24,12 @@ from deep_emotion_jax.training.epoch import (
     plan_epoch,
 )
 
-CHUNK_BYTES = 8 << 20  # of images, that are sent to the devices at once
-CHUNKS_READ = 8  # at the same time, each by a thread: a disk answers many requests at once
+CHUNK_BYTES = 8 << 20  # size of the images that are sent to the devices at once
+CHUNKS_READ = 8  # chunks that are read in parallel, each by a thread
 
 
 class Batches(NamedTuple):
-    """Some steps of all R runs, with the places of a batch that one process holds.
+    """The batches of S steps of all R runs, as far as one process holds them.
 
     Attributes:
       images: uint8 [R, S, places, H, W, C].
@@ -45,7 +45,7 @@ class Batches(NamedTuple):
 
 
 class Steps:
-    """The steps of one epoch as a Grain source: step -> its `Batches`, without the axis S.
+    """A Grain source that maps a step of one epoch to its `Batches`, without the axis S.
 
     Args:
       data: the examples.
@@ -71,28 +71,28 @@ class Steps:
 
 
 def read_ahead(steps: Steps, first: int, steps_in_chunk: int) -> Iterator[Batches]:
-    """Yields the steps from `first` on in chunks, which threads read ahead."""
+    """Yields the steps from `first` on in chunks, which threads read in advance."""
 
     def stack(batches: Any) -> Batches:
         return jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *batches)
 
     dataset = grain.MapDataset.source(steps)[first:].batch(steps_in_chunk, batch_fn=stack)
-    # Threads, not processes: they read 140,000 images a second with a core, and the pixels need not
-    # be copied from process to process.
+    # Threads, not processes: they read 140,000 images a second per core without copying pixels
+    # between processes.
     options = grain.ReadOptions(num_threads=CHUNKS_READ, prefetch_buffer_size=CHUNKS_READ)
     return iter(dataset.to_iter_dataset(options))
 
 
 class StreamedEpochs:
-    """Trains epochs of all runs on images that are read meanwhile.
+    """Trains epochs of R runs on images that are read during training.
 
     Args:
-      model: whose structure all runs have.
-      optimizer: of the steps.
-      experiment: recipe and augmentation are read.
-      data: the examples; their images may be stored.
+      model: a model with the structure of all runs.
+      optimizer: the optimizer.
+      experiment: its recipe and augmentation are used.
+      data: the examples; the images may be `StoredRows`.
       index: int32 [R, A], the training examples of each run, padded beyond `counts`.
-      counts: int32 [R].
+      counts: int32 [R], number of training examples of each run.
       mesh: the devices of all processes.
     """
 
@@ -132,7 +132,7 @@ class StreamedEpochs:
         self._compiled: dict[int, Any] = {}
 
     def compile(self, state: TrainState, keys: jax.Array) -> None:
-        """Compiles the programs of a whole chunk and of the last one."""
+        """Compiles the programs for a whole chunk and for a shorter last one."""
         key_data, *_ = jax.eval_shape(self._plan, keys, self._counts)
         chosen = np.zeros((len(keys), 1, 1), np.int32)
         example = Steps(self._data, chosen, chosen.astype(np.float32))[0]
@@ -149,16 +149,16 @@ class StreamedEpochs:
     def run(
         self, state: TrainState, keys: jax.Array, first: int = 0
     ) -> Iterator[tuple[TrainState, dict[str, jax.Array]]]:
-        """Trains one epoch from the step `first` on.
+        """Trains one epoch, starting at a step.
 
         Args:
-          state: before this step; its arrays must not be used again.
-          keys: [R], of the epoch.
-          first: from 0.
+          state: the state before the step; its arrays are donated.
+          keys: [R], the runs' keys for the epoch.
+          first: number of the step, from 0.
 
         Yields:
-          The state, whose arrays must not be used once the next one is asked for, and the sums
-          [R, S] of the steps since the one before.
+          After each chunk of S steps, the state, which is donated to the next chunk, and the sums
+          [R, S] of the chunk.
         """
         key_data, order, weights = map(np.asarray, self._plan(keys, self._counts))
         own = self._own_places()
@@ -174,7 +174,7 @@ class StreamedEpochs:
             yield state, sums
 
     def _own_places(self) -> np.ndarray:
-        """The places of a batch that this process's devices train on."""
+        """Returns the places of a batch that this process's devices train on."""
         shape = (1, 1, self._places)
         shards = self._dealt_out.addressable_devices_indices_map(shape).values()
         slices = {shard[2].indices(self._places) for shard in shards if shard}

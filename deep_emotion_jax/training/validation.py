@@ -1,4 +1,4 @@
-"""Validation of every epoch, and the weights that are kept."""
+"""Validation after every epoch, and the choice of weights."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -16,10 +16,9 @@ from deep_emotion_jax.training.selection import Score, is_better
 
 
 class RunState(NamedTuple):
-    """What a checkpoint holds of each run: training's state, and the weights chosen so far.
+    """The state of all runs: training state, weights chosen so far, and number of restarts.
 
-    `selection.is_better` says which weights are chosen; `restarts` counts how often the run was
-    started anew from another seed. Every array has a leading axis of runs.
+    `selection.is_better` chooses the weights. Every array has a leading axis of runs.
     """
 
     train: TrainState
@@ -36,7 +35,7 @@ def start_runs(
     optimizer: optax.GradientTransformation,
     restarts: Sequence[int] | np.ndarray,
 ) -> RunState:
-    """The state of all runs, each restarted so many times, before their first epoch."""
+    """Returns the state of all runs before their first epoch, given their numbers of restarts."""
     starts = [init_state(model, optimizer) for model in models]
     start = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
     return RunState(
@@ -51,7 +50,7 @@ def start_runs(
 
 
 def make_validation(model: nnx.Module) -> Callable[..., tuple[RunState, jax.Array, jax.Array]]:
-    """The program that scores one run's averaged weights and keeps them if they are better."""
+    """Makes the program that scores one run's averaged weights and keeps them if better."""
     program = make_logits(model)
 
     def validate(state: RunState, index, count, epoch, images, labels):
@@ -76,7 +75,7 @@ def make_validation(model: nnx.Module) -> Callable[..., tuple[RunState, jax.Arra
 
 
 def best_models(models: Sequence[DeepEmotion], state: RunState) -> list[DeepEmotion]:
-    """Returns the network of every run with the weights that were chosen."""
+    """Returns the model of every run with the chosen weights."""
 
     def best(i: int) -> tuple[Any, Any]:
         return jax.tree.map(lambda leaf: leaf[i], (state.best_params, state.best_stats))

@@ -1,4 +1,4 @@
-"""An epoch in parts, between which a streamed training can be saved and stopped."""
+"""Trains an epoch in parts; a streamed training can be saved and stopped between them."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,18 +11,18 @@ from deep_emotion_jax.training.epoch import TrainState
 from deep_emotion_jax.training.validation import RunState
 
 Sums = dict[str, Any]
-"""Per-step sums [R, S] of the steps of all runs: `loss`, `correct` and `count`."""
+"""Per-step values [R, S] of all runs: `loss`, `correct` and `count`."""
 Parts = Iterator[tuple[TrainState, Sums]]
 """The state after each part of an epoch, and the sums of its steps."""
 
 
 class Begun(NamedTuple):
-    """An epoch of which some steps are done.
+    """The progress of an epoch.
 
     Attributes:
-      steps: how many.
-      sums: of all steps of the epoch, zero for those to come.
-      seconds: that they took.
+      steps: number of steps done.
+      sums: sums [R, steps of the epoch]; zero for steps not done.
+      seconds: duration of the steps done.
     """
 
     steps: int
@@ -31,7 +31,7 @@ class Begun(NamedTuple):
 
 
 Between = Callable[[RunState, Callable[[], Begun]], None]
-"""Called between two parts with the state and a function that says what is done."""
+"""Called between two parts with the state and a function that returns the progress."""
 
 
 def train_parts(
@@ -42,18 +42,18 @@ def train_parts(
     wait: Callable[[Sums], None],
     between: Between | None,
 ) -> tuple[RunState, list[Sums]]:
-    """Trains the steps of an epoch that are not done.
+    """Trains the remaining steps of an epoch.
 
     Args:
-      run: trains the parts of the epoch from this step on.
-      state: of the runs before these parts.
-      steps: of the whole epoch.
-      begun: what is done of it.
-      wait: waits for the sums of a part; called so that few parts wait on the devices.
-      between: may save what is done, or raise `Stopped`.
+      run: trains the epoch from the given step on, part by part.
+      state: the state of the runs before the remaining steps.
+      steps: number of steps in the epoch.
+      begun: the steps already done, or None.
+      wait: waits for the sums of a part; limits how many parts are queued on the devices.
+      between: may save a checkpoint or raise `Stopped`.
 
     Returns:
-      The state after the epoch, and the sums of its steps in parts; they may not be ready.
+      The state after the epoch, and the sums of each part; the arrays may not be ready.
     """
     began, done = time.perf_counter(), begun.steps if begun else 0
     parts = [{name: sums[:, :done] for name, sums in begun.sums.items()}] if begun else []
@@ -78,6 +78,6 @@ def train_parts(
 
 
 def joined(parts: Sequence[Sums]) -> dict[str, np.ndarray]:
-    """The sums of consecutive steps as NumPy arrays."""
+    """Concatenates the sums of consecutive parts as NumPy arrays."""
     found = jax.device_get(list(parts))
     return {name: np.concatenate([part[name] for part in found], 1) for name in found[0]}

@@ -1,4 +1,4 @@
-"""Augmentation: range, shape, closed forms, and one draw per image."""
+"""Augmentation: range, shape, closed forms, and independent draws per image."""
 
 import dataclasses
 
@@ -18,7 +18,7 @@ def images(count=16):
     return jax.random.uniform(jax.random.key(3), (count, 48, 48, 1))
 
 
-def test_nothing_asked_changes_nothing():
+def test_zero_settings_do_not_change_images():
     np.testing.assert_array_equal(augment(jax.random.key(0), images(), NOTHING), images())
 
 
@@ -42,7 +42,7 @@ def test_flip_mirrors_about_half_of_the_images_and_leaves_the_rest():
         ],
     ],
 )
-def test_range_and_shape_stay_and_keys_decide(settings):
+def test_range_and_shape_are_kept_and_keys_matter(settings):
     out = augment(jax.random.key(0), images(), settings)
     assert out.shape == images().shape
     assert float(out.min()) >= 0
@@ -72,7 +72,7 @@ def test_theta_is_a_similarity_within_the_limits():
     assert 0.45 < (np.linalg.det(turn) < 0).mean() < 0.55
 
 
-def test_a_shift_is_of_whole_pixels_each_axis_by_its_own_length():
+def test_shifts_are_whole_pixels_in_units_of_each_axis():
     settings = dataclasses.replace(NOTHING, shift=0.125)
     key = jax.random.key(5)
     x = np.asarray(jax.random.uniform(key, (64, 48, 32, 1)))
@@ -87,7 +87,7 @@ def test_a_shift_is_of_whole_pixels_each_axis_by_its_own_length():
     np.testing.assert_allclose(out, expected, atol=1e-5)
 
 
-def test_mixing_blends_images_and_targets_by_the_same_shares():
+def test_mixup_blends_images_and_targets_with_the_same_weights():
     x, targets = images(6), jax.nn.one_hot(jnp.arange(6), 6)
     mixed, mixed_targets = mix(jax.random.key(0), x, targets, 0.4)
     shares = np.asarray(mixed_targets)[np.arange(6), np.arange(6)[::-1]]

@@ -1,4 +1,4 @@
-"""Batches: every example of an epoch exactly once, in an order that the key decides."""
+"""Batches: an epoch contains every example exactly once, in an order that depends on the key."""
 
 import jax
 import numpy as np
@@ -11,7 +11,7 @@ from deep_emotion_jax.training.batching import batch_indices, step_examples
     ("count", "size", "batch"),
     [(100, 100, 10), (101, 130, 10), (7, 7, 10), (7, 30, 10), (28_709, 28_709, 128)],
 )
-def test_an_epoch_takes_every_example_exactly_once(count, size, batch):
+def test_an_epoch_contains_every_example_exactly_once(count, size, batch):
     steps = -(-size // batch)
     key = jax.random.key(0)
     indices, weights = map(np.asarray, batch_indices(key, count, size, steps, batch))
@@ -22,14 +22,14 @@ def test_an_epoch_takes_every_example_exactly_once(count, size, batch):
     assert sizes.max() - sizes.min() <= 1
 
 
-def test_keys_decide_the_order():
+def test_the_order_depends_on_the_key():
     orders = [np.asarray(batch_indices(jax.random.key(k), 50, 50, 5, 10)[0]) for k in (0, 0, 1)]
     np.testing.assert_array_equal(orders[0], orders[1])
     assert not np.array_equal(orders[0], orders[2])
 
 
 def test_the_examples_of_a_step_are_those_of_its_batch():
-    """Of a fold of 21, filled up to 30, in batches of 8; test_trajectory.py tests the key."""
+    """A fold of 21, padded to 30, in batches of 8; test_trajectory.py tests the key."""
     fold = np.resize(np.arange(100, 121), 30)
     key = jax.random.key(5)
     chosen = [step_examples(key, fold, 21, 8, step) for step in range(4)]

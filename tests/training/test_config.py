@@ -1,4 +1,4 @@
-"""Every setting refuses what would fail, hang or silently do nothing later, in one sentence."""
+"""Settings reject values that would fail, hang or have no effect, with one sentence."""
 
 import dataclasses
 import importlib
@@ -47,12 +47,12 @@ def changed(name, value):
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem
 )
-def test_our_own_configs_are_sound(path):
+def test_our_own_configs_are_valid(path):
     if path.stem not in ("__init__", "command_line"):
         check_settings(importlib.import_module(f"configs.{path.stem}").get_config())
 
 
-def test_the_rules_are_those_of_the_default_config():
+def test_the_default_config_has_a_rule_for_every_setting():
     assert flat(default.get_config()).keys() == RULES.keys()
     assert read_settings(default.get_config()) == Experiment()
 
@@ -102,7 +102,7 @@ def test_the_model_settings_are_the_arguments_of_the_network():
         ("protocol", "subject", "'subjects'"),
     ],
 )
-def test_a_bad_value_is_one_sentence(name, value, words):
+def test_a_bad_value_gives_one_sentence(name, value, words):
     with pytest.raises(UserError) as error:
         check_settings(changed(name, value))
     assert f"config.{name}=" in str(error.value)
@@ -114,8 +114,8 @@ def test_a_bad_value_is_one_sentence(name, value, words):
     name=st.sampled_from(sorted(RULES)),
     value=st.sampled_from(WILD) | st.floats() | st.integers() | st.text(),
 )
-def test_what_is_let_through_can_be_built(name, value):
-    """A value is refused in one sentence, or recipe, network and schedule take it."""
+def test_valid_values_can_be_used(name, value):
+    """A value is rejected in one sentence, or works in recipe, network and schedule."""
     config = changed(name, value)
     try:
         experiment = read_settings(config)
@@ -130,7 +130,7 @@ def test_what_is_let_through_can_be_built(name, value):
     jax.random.key(config.seed)
 
 
-def test_the_length_is_given_in_epochs_or_in_steps():
+def test_the_length_is_set_in_epochs_or_in_steps():
     assert Experiment(num_epochs=9).epochs(4) == 9
     in_steps = Experiment(num_epochs=0, num_steps=3000)
     assert [in_steps.epochs(steps) for steps in (4, 7, 5000)] == [750, 429, 1]
@@ -171,7 +171,7 @@ def test_an_unknown_dataset_config(tmp_path):
         load_dataset(config)
 
 
-def test_an_unknown_split_names_those_there_are(prepared):
+def test_an_unknown_split_lists_the_splits(prepared):
     config = default.get_config()
     config.data_dir = str(prepared)
     with pytest.raises(
@@ -183,7 +183,7 @@ def test_an_unknown_split_names_those_there_are(prepared):
     assert len(class_names) == 7
 
 
-def test_an_unknown_dataset_names_those_there_are(tmp_path, monkeypatch):
+def test_an_unknown_dataset_lists_the_datasets(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"'fer2031' is none of \['ck_plus', .*'synthetic_faces'\]"):
         load_dataset(changed("dataset", "fer2031"))

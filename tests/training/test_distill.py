@@ -1,4 +1,4 @@
-"""Soft labels: what the teacher says of the training images, and what training makes of it."""
+"""Soft labels of teachers, and the loss against them."""
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,7 @@ def test_training_images_get_the_mean_over_face_and_mirror(data):
     np.testing.assert_array_equal(taught.select(index).soft_labels, taught.soft_labels[index])
 
 
-def test_several_teachers_give_the_mean_of_their_labels(data):
+def test_soft_labels_of_several_teachers_are_averaged(data):
     teachers = [Trained(DeepEmotion(rngs=nnx.Rngs(seed)), CLASSES, {}) for seed in (0, 1)]
     index = np.arange(12)
     apart = [with_teachers(data, [teacher], index, CLASSES).soft_labels for teacher in teachers]
@@ -45,13 +45,13 @@ def test_several_teachers_give_the_mean_of_their_labels(data):
     np.testing.assert_allclose(both, (apart[0] + apart[1]) / 2, atol=1e-6)
 
 
-def test_a_teacher_of_other_classes_is_refused(data):
+def test_a_teacher_with_other_classes_is_refused(data):
     teacher = Trained(DeepEmotion(rngs=nnx.Rngs(0)), CLASSES[::-1], {})
     with pytest.raises(UserError, match="same classes"):
         with_teachers(data, [teacher], np.arange(3), CLASSES)
 
 
-def test_the_loss_is_the_mean_of_both_labels_weighted_by_the_teachers_share(data):
+def test_teacher_share_weights_soft_and_true_labels_in_the_loss(data):
     model = DeepEmotion(dropout=0.0, rngs=nnx.Rngs(0))
     rng = np.random.default_rng(1)
     soft = rng.dirichlet(np.ones(7), 12).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The training programs against NumPy re-computations and against themselves."""
+"""The training programs against NumPy and against each other."""
 
 from dataclasses import replace
 
@@ -65,7 +65,7 @@ def test_smoothed_cross_entropy_in_numpy():
 def test_one_step_is_adam_on_the_mean_gradient_with_the_l2_term():
     recipe = replace(RECIPE, batch_size=24, schedule="constant", fc_l2=0.01, ema_decay=0.999)
     model = DeepEmotion(dropout=0.0, rngs=nnx.Rngs(0))
-    # Away from the identity, where the grid lies on the kinks of bilinear sampling.
+    # Away from the identity, at whose grid points bilinear sampling has kinks.
     model.localization.theta.bias[...] = jnp.array([0.93, 0.05, 0.02, -0.04, 0.91, 0.03])
     images, labels = data()
     state, sums = one_epoch(recipe, model)
@@ -83,8 +83,8 @@ def test_one_step_is_adam_on_the_mean_gradient_with_the_l2_term():
     for new, old, g in zip(
         *(jax.tree.leaves(tree) for tree in (state.params, start.params, grads)), strict=True
     ):
-        # Adam's first step is the learning rate times g / |g|, whose sign rounding decides where
-        # the gradient is next to nothing.
+        # Adam's first step is the learning rate times g / |g|; if the gradient is nearly zero, its
+        # sign depends on rounding.
         clear = np.abs(g) > 1e-4
         np.testing.assert_allclose((new - old)[clear], -1e-3 * np.sign(g)[clear], atol=1e-5)
     # Step 0 of the average has decay min(0.999, 1 / 10).
@@ -107,12 +107,12 @@ def test_every_example_counts_once_when_batches_are_uneven():
     np.testing.assert_array_equal(np.sort(sums["count"]), [7, 7, 7])
 
 
-def test_without_a_moving_average_the_weights_themselves_are_evaluated():
+def test_ema_decay_zero_evaluates_the_weights_themselves():
     state, _ = one_epoch(RECIPE)
     close(state.ema, state.params, 0)
 
 
-def test_the_same_key_gives_the_same_bits():
+def test_the_same_key_gives_bitwise_identical_results():
     augmentation = Augmentation(flip=True, erase=0.3)
     model = DeepEmotion(dropout=0.3, rngs=nnx.Rngs(0))
     first, second = (one_epoch(RECIPE, model, augmentation=augmentation)[0] for _ in range(2))
@@ -121,7 +121,7 @@ def test_the_same_key_gives_the_same_bits():
 
 
 def fold_epochs(folds, seeds):
-    """Weights after an epoch of each fold from its seed: in one program, and one by one."""
+    """Trains an epoch of each fold from its seed, in one program and one by one."""
     images, labels = data()
     recipe = replace(RECIPE, warmup_steps=2)  # an epoch
     optimizer, _ = make_optimizer(recipe, 3, 2)
@@ -142,7 +142,7 @@ def fold_epochs(folds, seeds):
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])  # one after another, side by side
-def test_ten_folds_in_one_program_are_ten_folds_trained_alone(monkeypatch, backend):
+def test_ten_folds_in_one_program_match_ten_separate_trainings(monkeypatch, backend):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     folds = [np.delete(np.arange(18), [i, i + 1, *range(i + 2, i + 2 + i % 3)]) for i in range(10)]
     (together, sums), alone = fold_epochs(folds, seeds=[i // 2 for i in range(10)])
@@ -157,7 +157,7 @@ def test_ten_folds_in_one_program_are_ten_folds_trained_alone(monkeypatch, backe
     )
 
 
-def test_an_epoch_sees_the_images_of_its_fold_only():
+def test_an_epoch_reads_only_the_images_of_its_fold():
     images, labels = data()
     poisoned = images.at[:4].set(0)
     fold = [np.arange(4, 24)]
@@ -172,7 +172,7 @@ def test_an_epoch_sees_the_images_of_its_fold_only():
     close(a.params, b.params, 0)
 
 
-def test_batch_norm_statistics_are_carried():
+def test_batch_norm_statistics_are_updated():
     model = DeepEmotion(batch_norm=True, rngs=nnx.Rngs(0))
     state, _ = one_epoch(RECIPE, model)
     before = init_state(model, make_optimizer(RECIPE, 3, 1)[0]).stats
@@ -182,7 +182,7 @@ def test_batch_norm_statistics_are_carried():
     )
 
 
-def test_logits_of_every_image_once_whatever_the_count():
+def test_make_logits_covers_every_image_once():
     model = DeepEmotion(dropout=0.9, rngs=nnx.Rngs(0))
     images, _ = data(21)
     state = init_state(model, make_optimizer(RECIPE, 3, 1)[0])

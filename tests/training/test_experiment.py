@@ -1,4 +1,4 @@
-"""What a config says about labels is what a training gets, or is refused in one sentence."""
+"""The labels setting of a config selects the labels that a training uses."""
 
 import dataclasses
 
@@ -38,9 +38,9 @@ def test_the_majority_label_ignores_the_votes(votes):
     assert data.soft_labels is None
 
 
-def test_votes_that_are_not_there_or_compete_are_refused(votes):
+def test_missing_votes_and_votes_with_a_teacher_are_refused(votes):
     without = votes._replace(soft_labels=None)
-    with pytest.raises(UserError, match=r"synthetic_faces has no votes.*ferplus"):
+    with pytest.raises(UserError, match=r"needs votes, which synthetic_faces lacks.*ferplus"):
         with_soft_labels(Experiment(labels="votes"), without, RUNS, CLASSES)
     with pytest.raises(UserError, match="use one of them"):
         with_soft_labels(

@@ -15,9 +15,9 @@ from deep_emotion_jax.training.validation import RunState, make_validation
 
 @pytest.fixture(scope="module")
 def validated():
-    """A function that validates weights with one large last bias: (state, class, bias, epoch).
+    """A function (state, class, bias, epoch) that validates weights with one large last bias.
 
-    The first 60 % of the validation images are of class 0, the others of class 1.
+    The first 60 % of the validation images have class 0, the others class 1.
     """
     model = DeepEmotion(rngs=nnx.Rngs(0))
     optimizer, _ = make_optimizer(Recipe(8, 1e-3), 1, 1)
@@ -37,9 +37,9 @@ def validated():
 
 
 @pytest.mark.parametrize(("count", "best"), [(500, 3), (490, 5)])
-def test_the_best_epoch_is_kept_or_the_last_of_few_images(validated, count, best):
+def test_the_best_epoch_is_kept_or_the_last_with_few_images(validated, count, best):
     state = None
-    # Class 0 is right in 60 %; a bias of 2 has a lower loss there than 3, and 4 the highest.
+    # Class 0 is right for 60 %; its loss is lowest for a bias of 2 and highest for 4.
     epochs = enumerate([(1, 9), (0, 3), (0, 2), (0, 4), (1, 9)], start=1)
     for epoch, (winner, bias) in epochs:
         state, accuracy, loss = validated(state, winner, bias, epoch, count)

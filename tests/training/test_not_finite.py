@@ -1,4 +1,4 @@
-"""Training that meets NaN stops: it names the step, its images, and a checkpoint that is good."""
+"""A training with a non-finite loss stops and names the step, its images, and a good checkpoint."""
 
 import json
 
@@ -25,8 +25,8 @@ FOLD = Fold("official", np.arange(2, 18), np.arange(18, 20), np.arange(2))
 
 @pytest.mark.parametrize(
     ("batch_size", "step"),
-    # The rate blows the weights up in the first step; the loss of the second step shows it, or, in
-    # an epoch of one step, validation: else weights of NaN would be saved as a good checkpoint.
+    # The learning rate makes the first step diverge. The loss of the second step shows it, or in an
+    # epoch of one step the validation loss; else NaN weights would be saved as a good checkpoint.
     [(8, 2), (16, 1)],
 )
 def test_nan_stops_training(tmp_path, batch_size, step):

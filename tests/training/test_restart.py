@@ -1,4 +1,4 @@
-"""A run whose start is dead is started anew from another seed, the others as if nothing were."""
+"""Dead runs are restarted from another seed; other runs are not affected."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from deep_emotion_jax.training.selection import MOST_RESTARTS, restart_seed
 
 COUNT = 40
 LABELS = np.arange(COUNT, dtype=np.int32) % 2
-# Two kinds of image that any live network tells apart in a few steps.
+# Two classes that any working network separates in a few steps.
 IMAGES = np.where(
     LABELS[:, None, None, None] == 0,
     np.arange(48, dtype=np.uint8)[None, :, None, None] * 5,
@@ -39,7 +39,7 @@ EXPERIMENT = Experiment(
 
 @pytest.fixture(autouse=True)
 def short_starts(monkeypatch):
-    # Two steps an epoch: judged after epoch 5, over its last two epochs.
+    # Two steps per epoch: runs are judged after epoch 5, over the last two epochs.
     monkeypatch.setattr(selection, "START_STEPS", 10)
     monkeypatch.setattr("deep_emotion_jax.training.runs.WINDOW_STEPS", 4)
 
@@ -69,25 +69,25 @@ def same(a, b):
 
 @pytest.fixture(scope="module")
 def healthy(tmp_path_factory):
-    """Without a dead start: fold a from seed 3, fold b from the seed that a restart of 4 takes."""
+    """Runs without a restart: fold a from seed 3, fold b from the seed that follows seed 4."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(selection, "START_STEPS", 10)
         patch.setattr("deep_emotion_jax.training.runs.WINDOW_STEPS", 4)
         return train(tmp_path_factory.mktemp("healthy"), FOLDS, [3, restart_seed(4, 1)])
 
 
-def test_a_dead_run_becomes_the_run_of_its_next_seed(tmp_path, healthy, capsys):
+def test_a_dead_run_is_replaced_by_the_run_of_its_next_seed(tmp_path, healthy, capsys):
     state, records = train(tmp_path / "run", FOLDS, [3, 4], dead=[4])
     assert state.restarts.tolist() == [0, 1]
-    assert f"b-seed-4 has learned nothing yet: starting it anew from seed {restart_seed(4, 1)}" in (
+    assert f"b-seed-4 has learned nothing: restarting it from seed {restart_seed(4, 1)}" in (
         capsys.readouterr().out
     )
     expected, expected_records = healthy
     assert expected.restarts.tolist() == [0, 0]
-    # Bit for bit, moments and chosen weights included.
+    # Bitwise identical, including optimizer state and chosen weights.
     for i in (0, 1):
         same(run_of(state._replace(restarts=expected.restarts), i), run_of(expected, i))
-    # The metrics keep the start that failed, and go on with the new one.
+    # The metrics keep the failed start, followed by the epochs after the restart.
     assert records[:10:2] == [
         line | {"seconds": ours["seconds"]}
         for line, ours in zip(expected_records[:10:2], records[:10:2], strict=True)
@@ -96,11 +96,11 @@ def test_a_dead_run_becomes_the_run_of_its_next_seed(tmp_path, healthy, capsys):
     assert records[-1]["train_loss"] == expected_records[-1]["train_loss"]
 
 
-def test_cut_while_it_starts_anew_it_resumes_to_the_same_bits(tmp_path, healthy, monkeypatch):
+def test_a_stop_during_a_restart_resumes_with_identical_results(tmp_path, healthy, monkeypatch):
     stop, begun = [], []
 
     class Requests:
-        """No stop until a second model is made: within the restart."""
+        """Requests a stop once a second model is made, which is within the restart."""
 
         def __enter__(self):
             return stop
@@ -115,7 +115,7 @@ def test_cut_while_it_starts_anew_it_resumes_to_the_same_bits(tmp_path, healthy,
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "stop_requests", Requests)
-        with pytest.raises(Stopped, match="started anew; epoch 4 is saved"):
+        with pytest.raises(Stopped, match="while restarting runs; epoch 4 is saved"):
             train(tmp_path / "run", FOLDS, [3, 4], dead=[4], new_model=new_model)
     assert begun
     state, _ = train(tmp_path / "run", FOLDS, [3, 4], dead=[4])
@@ -123,7 +123,7 @@ def test_cut_while_it_starts_anew_it_resumes_to_the_same_bits(tmp_path, healthy,
         same(run_of(state._replace(restarts=healthy[0].restarts), i), run_of(healthy[0], i))
 
 
-def test_cut_after_the_restart_it_keeps_the_new_seed(tmp_path, healthy, monkeypatch):
+def test_resuming_after_a_restart_keeps_the_new_seed(tmp_path, healthy, monkeypatch):
     show = loop.show_progress
 
     def stop_after_epoch_6(records, *rest):
@@ -141,11 +141,11 @@ def test_cut_after_the_restart_it_keeps_the_new_seed(tmp_path, healthy, monkeypa
         same(run_of(state._replace(restarts=healthy[0].restarts), i), run_of(healthy[0], i))
 
 
-def test_it_is_given_up_after_some_attempts(tmp_path, capsys):
+def test_restarts_end_after_the_last_attempt(tmp_path, capsys):
     always = [restart_seed(4, n) for n in range(MOST_RESTARTS + 1)]
     state, _ = train(
         *(tmp_path / "given_up", FOLDS[1:], [4], always),
         new_model=lambda seed: model(seed, always),
     )
     assert state.restarts.tolist() == [MOST_RESTARTS]
-    assert capsys.readouterr().out.count("starting it anew") == MOST_RESTARTS
+    assert capsys.readouterr().out.count("restarting it") == MOST_RESTARTS

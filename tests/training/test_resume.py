@@ -1,4 +1,4 @@
-"""A training that is cut because its output was closed goes on, with other devices if need be."""
+"""A training that stopped at a closed output resumes, also with another number of devices."""
 
 import contextlib
 import os
@@ -28,7 +28,7 @@ FOLD = Fold("official", np.arange(64), np.arange(64, COUNT), np.arange(0))
 
 
 def train(workdir, devices):
-    # Of 32 images, two devices take 16 each, and one 16 at a time: the draws are the same.
+    # Two devices take 16 of 32 images each, one takes 16 at a time: the random draws are the same.
     experiment = Experiment(
         num_epochs=3,
         num_devices=devices,
@@ -40,7 +40,7 @@ def train(workdir, devices):
     return fit([model], experiment, DATA, [Run(FOLD, 0)], workdir=workdir, about={})
 
 
-def test_cut_by_a_closed_output_it_goes_on_with_another_number_of_devices(tmp_path, capsys):
+def test_resuming_after_a_closed_output_with_another_number_of_devices(tmp_path, capsys):
     cut, whole = tmp_path / "cut", tmp_path / "whole"
     cut.mkdir()
     reading, writing = os.pipe()

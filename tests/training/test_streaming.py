@@ -1,4 +1,4 @@
-"""Streamed epochs are epochs in memory: the same order, steps and losses, cut or not."""
+"""Streamed epochs match epochs in memory in order, steps and losses, also when interrupted."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ DATA = Split(
     None,
     RNG.dirichlet(np.ones(7), COUNT).astype(np.float32),
 )
-# Two runs of other examples; 5 steps of 16, in chunks of 2, 2 and 1.
+# Two runs with different examples; 5 steps of 16, in chunks of 2, 2 and 1.
 RUNS = [
     Run(Fold("a", np.arange(79), np.arange(79, 90), np.arange(0)), 0),
     Run(Fold("b", np.arange(12, 90), np.arange(10), np.arange(0)), 1),
@@ -81,7 +81,7 @@ def in_memory(tmp_path_factory):
 
 
 class Watched:
-    """Images that do something when some of them are read in training for the n-th time."""
+    """Images that call a function at the n-th read of a training batch."""
 
     def __init__(self, images, reading, action):
         self.images, self.shape = images, images.shape
@@ -95,7 +95,7 @@ class Watched:
         return self.images[index]
 
 
-def test_streamed_it_gives_the_same_bits(stored, in_memory, tmp_path):
+def test_streaming_gives_bitwise_identical_results(stored, in_memory, tmp_path):
     assert_same(train(tmp_path / "run", stored), in_memory)
 
 
@@ -103,12 +103,12 @@ def killed():
     raise MemoryError("killed")
 
 
-def test_killed_within_an_epoch_it_resumes_with_the_same_bits(
+def test_a_kill_within_an_epoch_resumes_with_identical_results(
     stored, in_memory, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(streaming, "CHUNKS_READ", 1)  # or all is read before the first save
+    monkeypatch.setattr(streaming, "CHUNKS_READ", 1)  # else all is read before the first save
     folder, always = tmp_path / "run", {"streaming": "always"}
-    # One is read to compile, 5 in the first epoch; of the second one, 4 are saved.
+    # One read to compile, 5 in the first epoch; of the second epoch, 4 steps are saved.
     images = Watched(stored.images, 11, killed)
     with pytest.raises(MemoryError):
         train(folder, stored._replace(images=images), **always, seconds_between_checkpoints=0)
@@ -117,7 +117,7 @@ def test_killed_within_an_epoch_it_resumes_with_the_same_bits(
     assert "resuming after step 4 of epoch 2" in capsys.readouterr().out
 
 
-def test_asked_to_stop_it_saves_what_is_done_of_the_epoch(stored, in_memory, tmp_path, capsys):
+def test_a_stop_saves_the_steps_done_in_the_epoch(stored, in_memory, tmp_path, capsys):
     folder = tmp_path / "run"
     images = Watched(stored.images, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Stopped, match=r"stopped by SIGTERM; 2 steps of epoch 1 are saved in"):
@@ -125,4 +125,4 @@ def test_asked_to_stop_it_saves_what_is_done_of_the_epoch(stored, in_memory, tmp
     shutil.copytree(folder, tmp_path / "copy")
     assert_same(train(folder, stored), in_memory)
     assert "resuming after step 2 of epoch 1" in capsys.readouterr().out
-    assert_same(train(tmp_path / "copy", DATA), in_memory)  # in memory, the epoch starts again
+    assert_same(train(tmp_path / "copy", DATA), in_memory)  # in memory, the epoch restarts

@@ -1,7 +1,7 @@
-"""Ten steps of training against the same ten in PyTorch (golden/make_training_trajectory.py).
+"""Ten training steps against the same steps in PyTorch (golden/make_training_trajectory.py).
 
-The network, loss with L2 term and label smoothing, Adam with decoupled weight decay, warm-up and
-cosine decay, and the moving average, all at once.
+Covers the network, the loss with L2 term and label smoothing, Adam with decoupled weight decay,
+warm-up, cosine decay and the moving average.
 """
 
 import jax
@@ -29,7 +29,7 @@ def named(tree):
 
 @pytest.fixture(scope="module")
 def ours():
-    """State and losses after one epoch of ten steps from the golden weights, on its images."""
+    """State and losses after one epoch of ten steps from the golden weights and images."""
     recipe = Recipe(
         batch_size=golden.BATCH,
         learning_rate=golden.PEAK,
@@ -49,7 +49,7 @@ def ours():
     nnx.replace_by_pure_dict(state, start)
     nnx.update(model, state)
 
-    # Laid so that the epoch's own shuffle brings them into the golden order.
+    # Ordered so that the epoch's shuffle gives the golden order.
     count = golden.STEPS * golden.BATCH
     order = [
         step_examples(KEY, np.arange(count), count, golden.BATCH, step)
@@ -81,7 +81,7 @@ def theirs():
 
 def test_losses(ours, theirs):
     np.testing.assert_allclose(ours[1], theirs["losses"], atol=1e-4)
-    # The golden run moves: a step that does nothing would not pass.
+    # The golden losses change, so a step without effect would fail.
     assert np.ptp(theirs["losses"]) > 0.05
 
 
