@@ -48,7 +48,7 @@ def occlusion_maps(
 
     Args:
       logits_fn: a pure function of (weights, images [B, H, W, C]) that returns logits [B, K],
-        without dropout, and does the network's own normalisation.
+        without dropout, and does the network's own normalization.
       weights: its pytree of arrays.
       images: [N, H, W, C] floats in [0, 1].
       labels: [N] integers in [0, K), the true classes.

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from deep_emotion_jax.nn.model import ConvStage, DeepEmotion, standardize
+from deep_emotion_jax.nn.layers import ConvStage, standardize
+from deep_emotion_jax.nn.model import DeepEmotion
 from deep_emotion_jax.nn.spatial_transformer import affine_grid, grid_sample
 
 # On 300 generated faces the shipped network, which is sound, has half of its worst layer dead and
@@ -74,6 +75,8 @@ def check_health(model: DeepEmotion, images: np.ndarray) -> Health:
 @partial(jax.jit, static_argnums=0)  # one program for all networks of one structure
 def _measure(graph: nnx.GraphDef, state: nnx.State, images: jax.Array):
     """Whether the logits are finite; layer -> whether each unit fires; `Theta`."""
+    # Repeats the forward pass of `DeepEmotion`, whose stages compute convolutions, pool and ReLU in
+    # one function: the outputs of single convolutions, which are checked here, do not exist there.
     model = nnx.merge(graph, state)
     alive: dict[str, jax.Array] = {}
 

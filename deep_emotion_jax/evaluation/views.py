@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator
 
-import jax
 import numpy as np
 
-from deep_emotion_jax.nn.logits import predict_logits
+from deep_emotion_jax.nn.logits import predict_mean
 from deep_emotion_jax.nn.model import DeepEmotion
 
 SHIFTS = ((0, 0), (3, 3), (3, -3), (-3, 3), (-3, -3))
@@ -37,7 +36,5 @@ def views(images: np.ndarray, choice: str) -> Iterator[np.ndarray]:
 
 
 def predict_views(model: DeepEmotion, images: np.ndarray, choice: str) -> np.ndarray:
-    """Logarithm of the mean probabilities [N, K] over the views of images uint8 [N, H, W, C]."""
-    logits = np.stack([predict_logits(model, view) for view in views(images, choice)])
-    mean = jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=0) - np.log(len(logits))
-    return np.asarray(mean)
+    """Returns `predict_mean` [N, K] over the views of images uint8 [N, H, W, C]."""
+    return predict_mean(model, views(images, choice))

@@ -10,8 +10,10 @@ import numpy as np
 import onnx
 from flax import nnx
 
+from deep_emotion_jax.constants import IMAGE_SIZE
 from deep_emotion_jax.export.onnx_builder import GraphBuilder, float_info
-from deep_emotion_jax.nn.model import IMAGE_SIZE, LEAK, ConvStage, DeepEmotion
+from deep_emotion_jax.nn.layers import LEAK, ConvStage
+from deep_emotion_jax.nn.model import DeepEmotion
 from deep_emotion_jax.nn.weights import fold_batch_norm
 
 

@@ -20,10 +20,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deep_emotion_jax.constants import IMAGE_SIZE
 from deep_emotion_jax.data import detectors, yunet
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.inference import quality
-from deep_emotion_jax.nn.model import IMAGE_SIZE
 from deep_emotion_jax.nn.weights import Trained, fold_batch_norm
 
 PLATFORMS = ("cpu", "cuda", "tpu")

@@ -1,1 +1,1 @@
-"""The network: layers, the model, its weights."""
+"""The network: layers, the model and its weights."""

@@ -1,10 +1,10 @@
-"""The kind of device that computations run on, and the measured rules that depend on it."""
+"""The platform that JAX computes on, and the micro-batch size measured for it."""
 
 import jax
 
 
 def platform() -> str:
-    """The platform of the default device, such as "cpu" or "gpu"."""
+    """Returns the platform of the default device, such as "cpu" or "gpu"."""
     device = jax.config.jax_default_device  # type: ignore[attr-defined]
     if device is None:
         return jax.default_backend()
@@ -12,8 +12,9 @@ def platform() -> str:
 
 
 def micro_batch_size(batch_size: int) -> int:
-    """Number of images whose activations are alive at once.
+    """Returns the number of images to process at a time.
 
-    Measured: on a CPU sixteen keep the activations in cache; an accelerator wants all of them.
+    Measured: the activations of 16 images fit a CPU's cache; accelerators are fastest with the
+    whole batch.
     """
     return min(16, batch_size) if platform() == "cpu" else batch_size

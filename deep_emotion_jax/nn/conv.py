@@ -1,12 +1,11 @@
 """A stage of the network: convolutions with ReLU, then one max-pool and ReLU.
 
-XLA's CPU convolution is slow for ten channels, and on a GPU so is that of several models at once.
-The blocked form below computes the same stage as matrix products: every 2x2 block of pixels becomes
+XLA's convolution is slow on a CPU with ten channels, and on a GPU under `vmap` over models. The
+blocked form below computes the same stage as matrix products: every 2x2 block of pixels becomes
 four groups of channels (space-to-depth), so a k x k convolution reads a window of (k+1)/2 x (k+1)/2
 blocks with no strided access, and a 2x2 max-pool is a maximum over the four groups. The batch is
-the innermost axis, which turns every copy into a contiguous one. `conv_stage` picks the form; both
-give the same numbers and gradients (tests/nn/test_conv.py), and docs/performance.md has the
-measurements.
+the innermost axis, so every copy is contiguous. `conv_stage` chooses the form; both have the same
+values and gradients (tests/nn/test_conv.py). docs/performance.md has the measurements.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +26,7 @@ class ConvLayer(NamedTuple):
     Attributes:
       kernel: [k, k, C_in, C_out].
       bias: [C_out].
-      norm: normalisation of the pre-activations, called on [..., C_out], or None.
+      norm: normalization of the pre-activations, called on [..., C_out], or None.
     """
 
     kernel: jax.Array
@@ -43,7 +42,7 @@ def conv_stage(
     Args:
       x: [N, H, W, C], any real range.
       layers: the convolutions, in order; stride 1.
-      pool: side and stride of the max-pool; rows and columns left over are dropped.
+      pool: side and stride of the max-pool; remaining rows and columns are dropped.
       padding: "VALID" or "SAME", for every convolution.
       residual: whether the first layer's output is added to the last one's before the max-pool;
         needs "SAME" and equal numbers of channels.
@@ -51,8 +50,8 @@ def conv_stage(
     Returns:
       [N, H', W', C_out], non-negative.
     """
-    # Measured rule: matrix products win while channels are few: on a CPU always, on a GPU where
-    # `vmap` over models would make grouped convolutions, eight times as slow (docs/experiments.md).
+    # Measured: with few channels, matrix products are faster, on a CPU always, and on a GPU under
+    # `vmap` over models, where grouped convolutions take eight times as long (docs/experiments.md).
     few_channels = max(layer.kernel.shape[-1] for layer in layers) <= 32
     if few_channels and not residual and _tiles(x, layers, pool, padding):
         return _blocked_stage(x, layers, pool, padding)
@@ -62,7 +61,7 @@ def conv_stage(
 def plain_stage(
     x: jax.Array, layers: Sequence[ConvLayer], pool: int, padding: str, residual: bool = False
 ) -> jax.Array:
-    """`conv_stage` with XLA's convolution, whatever the device."""
+    """Computes `conv_stage` with XLA's convolution on every device."""
     convolve = _convolve if platform() == "cpu" else _convolution
     first = None
     for i, (kernel, bias, norm) in enumerate(layers):
@@ -79,7 +78,7 @@ def plain_stage(
 
 
 def _convolution(x: jax.Array, kernel: jax.Array, padding: str | Padding) -> jax.Array:
-    """Convolution [N, H, W, C_in] * [k, k, C_in, C_out] of stride 1."""
+    """Convolves [N, H, W, C_in] with [k, k, C_in, C_out], stride 1."""
     return jax.lax.conv_general_dilated(
         x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
@@ -87,11 +86,10 @@ def _convolution(x: jax.Array, kernel: jax.Array, padding: str | Padding) -> jax
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _convolve(x: jax.Array, kernel: jax.Array, padding: str | Padding) -> jax.Array:
-    """`_convolution` with gradients for CPUs.
+    """Computes `_convolution`, with gradients that are fast on CPUs.
 
-    Its gradients are convolutions in the same layout, with explicit transposes. JAX's own ask for
-    other layouts, and inside a loop XLA's CPU compiler runs those 30 times slower
-    (github.com/jax-ml/jax/issues/12868).
+    They are convolutions in the same layout, with explicit transposes. JAX's own use other
+    layouts, which are 30 times slower on a CPU inside a loop (github.com/jax-ml/jax/issues/12868).
     """
     return _convolution(x, kernel, padding)
 
@@ -158,10 +156,9 @@ def _blocked_stage(x: jax.Array, layers: Sequence[ConvLayer], pool: int, padding
 
 @jax.custom_jvp
 def _max_relu(*parts: jax.Array) -> jax.Array:
-    """ReLU of the maximum of arrays of one shape; the gradient goes to the first of equals.
+    """ReLU of the maximum of arrays of one shape; at ties the gradient goes to the first array.
 
-    JAX's own gradient of a maximum counts and divides among equals, which costs more here than
-    the convolutions do.
+    JAX divides the gradient of a maximum among ties, which costs more here than the convolutions.
     """
     return jax.nn.relu(reduce(jnp.maximum, parts))
 
@@ -178,7 +175,7 @@ def _max_relu_jvp(
 
 
 def _blocked_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """VALID convolution of blocks: [4 C_in, h, w, N] -> [4 C_out, h', w', N]."""
+    """Convolves blocks without padding: [4 C_in, h, w, N] -> [4 C_out, h', w', N]."""
     window = (kernel.shape[0] + 1) // 2
     h, w = x.shape[1] - window + 1, x.shape[2] - window + 1
     windows = jnp.concatenate(
@@ -189,7 +186,7 @@ def _blocked_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _block_kernel(kernel: jax.Array) -> jax.Array:
-    """The kernel as a matrix [4 C_out, window * window * 4 C_in]."""
+    """Rearranges a kernel to a matrix [4 C_out, window * window * 4 C_in]."""
     k, _, c_in, c_out = kernel.shape
     window = (k + 1) // 2
     # One copy of the kernel per pixel of the output block, shifted by that pixel's offset.

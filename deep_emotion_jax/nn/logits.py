@@ -1,6 +1,6 @@
 """Networks as plain pytrees, and logits of any number of images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ Model = TypeVar("Model", bound=nnx.Module)
 
 
 def split_model(model: nnx.Module) -> tuple[Pytree, Pytree]:
-    """Returns a model's weights and its other state as nested dicts; undone by `assemble`."""
+    """Returns a model's weights and its other state as nested dicts; `assemble` is the inverse."""
     _, *states = nnx.split(model, nnx.Param, ...)
     params, stats = map(nnx.to_pure_dict, states)
     return params, stats
@@ -31,31 +31,31 @@ def assemble(model: Model, params: Pytree, stats: Pytree) -> Model:
 
 
 def make_logits(model: nnx.Module) -> Callable[[Pytree, Pytree, jax.Array], jax.Array]:
-    """The evaluation program: (params, stats, images uint8 or float [N, H, W, C]) -> logits [N, K].
+    """Returns a pure function (params, stats, images [N, H, W, C]) -> logits [N, K].
 
-    uint8 images are scaled to [0, 1]. A micro-batch is evaluated at a time; the last one is padded,
-    and the logits of the padding are dropped, so every image counts exactly once.
+    See `batched_logits` for the images.
     """
     return lambda params, stats, images: batched_logits(assemble(model, params, stats), images)
 
 
-def predict_logits(model: nnx.Module, images: np.ndarray, *, flip: bool = False) -> np.ndarray:
-    """Logits [N, K] of images uint8 [N, H, W, C], or float in [0, 1].
+def predict_logits(model: nnx.Module, images: np.ndarray) -> np.ndarray:
+    """Returns logits [N, K] of images uint8 [N, H, W, C], or float in [0, 1].
 
-    Compiled once for each structure of a model and shape of the images, whatever the weights.
+    Compiles once per structure of the model and shape of the images.
+    """
+    return np.asarray(_program(*nnx.split(model), images))
+
+
+def predict_mean(model: nnx.Module, views: Iterable[np.ndarray]) -> np.ndarray:
+    """Returns the logarithm of the mean probabilities [N, K] over views of the same images.
 
     Args:
       model: any network of this package.
-      images: faces.
-      flip: average the probabilities of each face and its mirror image; the result is the
-        logarithm of the means.
+      views: arrays [N, H, W, C] as for `predict_logits`, such as images and their mirror images.
     """
-    program = partial(_program, *nnx.split(model))
-    logits = program(images)
-    if flip:
-        both = jnp.stack([logits, program(images[:, :, ::-1])])
-        logits = jax.nn.logsumexp(jax.nn.log_softmax(both), axis=0)
-    return np.asarray(logits)
+    logits = np.stack([predict_logits(model, view) for view in views])
+    mean = jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=0) - np.log(len(logits))
+    return np.asarray(mean)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -64,7 +64,11 @@ def _program(graphdef: nnx.GraphDef, state: nnx.State, images: jax.Array) -> jax
 
 
 def batched_logits(model: Any, images: jax.Array) -> jax.Array:
-    """Returns logits [N, K] of images uint8 or float [N, H, W, C], a micro-batch at a time."""
+    """Returns logits [N, K] of images uint8 [N, H, W, C], or float in [0, 1].
+
+    The images are evaluated in micro-batches; the last one is padded, and the logits of the padding
+    are dropped.
+    """
     scale = 255 if images.dtype == jnp.uint8 else 1
     size = micro_batch_size(min(len(images), 512))
     padding = -len(images) % size

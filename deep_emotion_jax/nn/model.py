@@ -1,28 +1,25 @@
-"""The Deep-Emotion network (Minaee & Abdolrashidi, arXiv 1902.01019) as Flax NNX modules."""
+"""The Deep-Emotion network (Minaee & Abdolrashidi, arXiv 1902.01019) as a Flax NNX module."""
 
-from collections.abc import Callable
-from functools import partial
-from itertools import pairwise, zip_longest
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from deep_emotion_jax.constants import IMAGE_SIZE
-from deep_emotion_jax.nn.conv import ConvLayer, conv_stage, plain_stage
+from deep_emotion_jax.nn.layers import (
+    INITIALIZERS,
+    ConvStage,
+    LocalizationNetwork,
+    standardize,
+)
 from deep_emotion_jax.nn.spatial_transformer import affine_grid, grid_sample
 
 ATTENTION = ("features", "middle", "image", "none")
-LOCALIZATION = ("figure", "port", "leaky")
 DTYPES = ("float32", "bfloat16")
-LEAK = 0.1
-"""Slope of the leaky ReLU for negative values."""
-Initializer = Callable[..., jax.Array]
 
 
 class Trunk(NamedTuple):
-    """The convolutions between the face and the classifier.
+    """The convolutions of a network and the size of its classifier.
 
     Attributes:
       stages: channels of the convolutions of each stage; a stage ends with a 2x2 max-pool.
@@ -45,148 +42,31 @@ TRUNKS = {
     "residual": Trunk(((32, 32), (64, 64), (128, 128, 128), (192, 192)), "SAME", 96, True),
 }
 
-INITIALIZERS: dict[str, Initializer] = {
-    "he": nnx.initializers.he_normal(),
-    "gaussian": nnx.initializers.normal(0.05),  # paper, "Gaussian with std 0.05", as quoted
-}
-
-
-def standardize(images: jax.Array) -> jax.Array:
-    """Shifts and scales each image [N, H, W, C] to mean 0 and standard deviation 1.
-
-    Takes out exposure and contrast, which say nothing about the expression. A flat image gives
-    zeros. The paper names no input scaling: our choice.
-    """
-    mean = images.mean((1, 2, 3), keepdims=True)
-    deviation = images.std((1, 2, 3), keepdims=True)
-    return (images - mean) / jnp.maximum(deviation, 1 / 255)
-
-
-class ConvStage(nnx.Module):
-    """Convolutions with ReLU between them, then a max-pool and ReLU; see `conv.conv_stage`."""
-
-    def __init__(
-        self,
-        channels: tuple[int, ...],
-        *,
-        kernel_size: int = 3,
-        pool: int = 2,
-        padding: str = "VALID",
-        residual: bool = False,
-        batch_norm: bool = False,
-        kernel_init: Initializer,
-        rngs: nnx.Rngs,
-    ):
-        self.pool = pool
-        self.padding = padding
-        self.residual = residual
-        self.convs = nnx.List(
-            nnx.Conv(c_in, c_out, (kernel_size, kernel_size), kernel_init=kernel_init, rngs=rngs)
-            for c_in, c_out in pairwise(channels)
-        )
-        self.norms = nnx.List(nnx.BatchNorm(c, rngs=rngs) for c in channels[1:] if batch_norm)
-
-    def __call__(self, x: jax.Array, *, train: bool = False, plain: bool = False) -> jax.Array:
-        """Maps [N, H, W, C] to [N, H', W', C_out], non-negative.
-
-        `plain` uses XLA's convolution on every device.
-        """
-        layers = [
-            ConvLayer(
-                jnp.asarray(conv.kernel),
-                jnp.asarray(conv.bias),
-                norm and partial(norm, use_running_average=not train),
-            )
-            for conv, norm in zip_longest(self.convs, self.norms)
-        ]
-        stage = plain_stage if plain else conv_stage
-        return stage(x, layers, self.pool, self.padding, self.residual)
-
-
-class LocalizationNetwork(nnx.Module):
-    """Looks at the face and says where to attend: an affine map theta.
-
-    "figure" is the paper's drawing: conv 8, max-pool, ReLU, conv 10, max-pool, ReLU, FC 90-32,
-    ReLU, linear to theta. The paper does not say how 48 x 48 becomes 90 = 3 x 3 x 10; SAME 3x3
-    convolutions with 4x4 pools give exactly 48-12-3. "port" is the widely used PyTorch port: VALID
-    7x7 and 5x5 kernels with 2x2 pools, FC 640-32. "leaky" is ours for the wide network: "figure"
-    with 16 and 32 channels, FC 288-48 and leaky ReLU there, whose units cannot die.
-
-    Theta starts at the identity: last weights zero, bias (1, 0, 0, 0, 1, 0).
-    """
-
-    def __init__(
-        self,
-        variant: str = "figure",
-        *,
-        width: float = 1.0,
-        batch_norm: bool = False,
-        kernel_init: Initializer = INITIALIZERS["he"],
-        rngs: nnx.Rngs,
-    ):
-        if variant not in LOCALIZATION:
-            raise ValueError(f"localization must be one of {LOCALIZATION}, got {variant!r}")
-        sizes = (16, 32, 48) if variant == "leaky" else (8, 10, 32)
-        first, second, hidden = (round(n * width) for n in sizes)
-        self.leaky = variant == "leaky"
-        stage = partial(ConvStage, batch_norm=batch_norm, kernel_init=kernel_init, rngs=rngs)
-        if variant != "port":
-            stages = [
-                stage((1, first), pool=4, padding="SAME"),
-                stage((first, second), pool=4, padding="SAME"),
-            ]
-            side = 3
-        else:
-            stages = [
-                stage((1, first), kernel_size=7),
-                stage((first, second), kernel_size=5),
-            ]
-            side = 8
-        self.stages = nnx.List(stages)
-        self.hidden = nnx.Linear(side * side * second, hidden, kernel_init=kernel_init, rngs=rngs)
-        identity = jnp.asarray([1.0, 0.0, 0.0, 0.0, 1.0, 0.0])
-        self.theta = nnx.Linear(
-            hidden,
-            6,
-            kernel_init=nnx.initializers.zeros,
-            bias_init=lambda key, shape, dtype=jnp.float32: identity.astype(dtype),
-            rngs=rngs,
-        )
-
-    def __call__(self, images: jax.Array, *, train: bool = False, plain: bool = False) -> jax.Array:
-        """Maps images [N, 48, 48, 1] to theta [N, 2, 3] in normalised coordinates."""
-        x = images
-        for stage in self.stages:
-            x = stage(x, train=train, plain=plain)
-        x = self.hidden(x.reshape(x.shape[0], -1))
-        x = jax.nn.leaky_relu(x, LEAK) if self.leaky else jax.nn.relu(x)
-        return self.theta(x).reshape(-1, 2, 3)
-
 
 class DeepEmotion(nnx.Module):
-    """Names the expression in a 48 x 48 grey face.
+    """Classifies the expression in a 48 x 48 grey face.
 
     The defaults are the network of the paper's figure, 47,657 parameters: conv 10, ReLU, conv 10,
     max-pool, ReLU, the same again, dropout, the affine sampler on the 9 x 9 x 10 features, FC
-    810-50, ReLU, FC 50-7. What the paper leaves open is an argument.
+    810-50, ReLU, FC 50-7. The arguments set what the paper leaves open.
 
     Args:
       num_classes: number of logits.
-      attention: where the sampler works: on the "features" (the paper's figure), on the input
-        "image" (the paper's text), in the "middle" (after half of the trunk's stages), or "none"
-        (no localization network: the ablation).
+      attention: what the sampler is applied to: the "features" (the paper's figure), the input
+        "image" (the paper's text), the "middle" (the output of half of the trunk's stages), or
+        "none" (no localization network: the ablation).
       localization: "figure", "port" or "leaky", see `LocalizationNetwork`.
-      trunk: "figure", or a network of our own on the same idea: "wide" or "residual", see `TRUNKS`.
+      trunk: "figure" (the paper's), "wide" or "residual" (ours), see `TRUNKS`.
       batch_norm: BatchNorm after every convolution (the figure has none).
       width: factor on all channel and hidden sizes.
-      dropout: rate after the features, in training only (the paper gives none: our choice).
-      init: "he", or "gaussian" with standard deviation 0.05 (as the paper is quoted).
+      dropout: rate after the features, in training only (the paper gives none).
+      init: "he", or "gaussian" with standard deviation 0.05 (as quoted from the paper).
       dtype: of the convolutions, "float32" or "bfloat16"; weights and logits are float32.
 
     Attributes:
-      attended: number of stages before the sampler: 0 on the image; None without one.
-      span: side of what the sampled map stands for, as a share of the face's: the 9 x 9 features of
-        the figure's trunk have cells of 4 x 4 pixels, 36 of 48.
+      attended: number of stages before the sampler, 0 for the image; None without a sampler.
+      span: side of the part of the face that the sampled map covers, as a share of the face's side:
+        36 / 48 for the figure's trunk, whose 9 x 9 features have cells of 4 x 4 pixels.
 
     Raises:
       ValueError: for an unknown attention, localization, trunk, init or dtype.
@@ -258,9 +138,9 @@ class DeepEmotion(nnx.Module):
     ) -> jax.Array:
         """Maps images [N, 48, 48, 1], in [0, 1], to logits [N, num_classes].
 
-        Evaluation is the default. With `train=True`, dropout draws from `dropout_key` and
-        BatchNorm, if any, uses and updates the statistics of the batch. `plain` gives one program
-        for all devices, for export; otherwise the form of the convolutions depends on the device.
+        With `train=True`, dropout draws from `dropout_key` and BatchNorm, if any, uses the
+        statistics of the batch and updates the running ones. `plain` uses XLA's convolution on
+        every device, for export; otherwise the form of the convolutions depends on the device.
 
         Raises:
           ValueError: for images of another shape.
@@ -276,11 +156,10 @@ class DeepEmotion(nnx.Module):
         dropout_key: jax.Array | None = None,
         plain: bool = False,
     ) -> jax.Array:
-        """What the classifier sees of images [N, 48, 48, 1] in [0, 1]: non-negative [N, 810].
+        """Maps images [N, 48, 48, 1], in [0, 1], to the classifier's input, non-negative [N, 810].
 
-        The convolutions' 9 x 9 x 10 map, resampled where the network attends; other trunks and
-        widths have other sizes. The other arguments are as for
-        the logits.
+        This is the flattened 9 x 9 x 10 map of the convolutions and the sampler; other trunks and
+        widths have other sizes. The other arguments are those of `__call__`.
 
         Raises:
           ValueError: for images of another shape.
@@ -288,7 +167,7 @@ class DeepEmotion(nnx.Module):
         if images.ndim != 4 or images.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE, 1):
             raise ValueError(f"images must be [N, 48, 48, 1], got {list(images.shape)}")
         x = standardize(images)
-        if self.dtype == "bfloat16":  # else the images' own precision, which may be float64
+        if self.dtype == "bfloat16":  # otherwise x keeps the images' precision, such as float64
             x = x.astype(self.dtype)
         face = x
         if self.attended == 0:
@@ -302,22 +181,22 @@ class DeepEmotion(nnx.Module):
         return x.reshape(x.shape[0], -1)
 
     def theta(self, images: jax.Array, *, plain: bool = False) -> jax.Array:
-        """The affine map [N, 2, 3] the localization network gives for images in [0, 1].
+        """Predicts the affine map [N, 2, 3] for images [N, 48, 48, 1] in [0, 1].
 
         Raises:
           ValueError: if the model has no localization network.
         """
         if self.localization is None:
-            raise ValueError("this model has attention='none': it predicts no theta")
+            raise ValueError("a model with attention='none' predicts no theta")
         return self.localization(standardize(images), plain=plain)
 
     def _attend(self, x: jax.Array, face: jax.Array, train: bool, plain: bool) -> jax.Array:
-        """Samples x where the localization network, looking at the standardised face, says."""
+        """Samples x on the grid predicted from the standardized face."""
         assert self.localization is not None
         theta = self.localization(face, train=train, plain=plain)
         return grid_sample(x, affine_grid(theta, (x.shape[1], x.shape[2])))
 
 
 def count_parameters(model: nnx.Module) -> int:
-    """Number of trainable numbers in a model."""
+    """Returns the number of trainable parameters of a model."""
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))

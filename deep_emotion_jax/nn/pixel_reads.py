@@ -1,6 +1,6 @@
-"""Ways to read an image at taps: one for every device, and two that suit XLA's CPU compiler.
+"""Implementations of reading an image at taps: one for all devices, two for XLA on CPUs.
 
-All give the same values and derivatives of every order. docs/grid_sample.md has the measurements.
+All have the same values and derivatives of every order. docs/grid_sample.md has the measurements.
 """
 
 import math
@@ -16,21 +16,21 @@ import numpy as np
 from deep_emotion_jax.nn.backend import platform
 from deep_emotion_jax.nn.taps import Settings, positions, taps
 
-# Numbers of the output that are computed at a time on a CPU, so that what lies between is cached.
+# Output elements computed at a time on a CPU, so that intermediate results stay in its cache.
 CACHED_NUMBERS = 2**18
-# Up to so many channels a CPU reads channel after channel, and more in pairs of pixels.
+# A CPU reads up to this many channels one at a time, and more channels in pairs of pixels.
 MAX_PLANES = 4
 
 Corner = tuple[jax.Array, jax.Array, jax.Array]
-"""Pixel number in the whole batch, weight and whether it is inside, [N, P] each."""
+"""Index of a pixel in the whole batch, its weight, and whether it is inside; [N, P] each."""
 Points = Sequence[jax.Array]
-"""Coordinates [N, P], one array for each axis of the image, in the order of its axes."""
+"""Coordinates [N, P], one array per axis of the image, in the order of its axes."""
 Read = Callable[[jax.Array, Points, Settings], jax.Array]
 
 
 def choose(shape: Sequence[int], settings: Settings) -> Read:
-    """The fastest way measured for images [N, *sizes, C]: the one rule for all devices."""
-    exported = not isinstance(shape[0], int)  # a symbol, so the program is for any device
+    """Returns the implementation measured fastest for images [N, *sizes, C] on this platform."""
+    exported = not isinstance(shape[0], int)  # symbolic: the program may run on any device
     if platform() != "cpu" or settings.method == "bicubic" or exported:
         return gather
     if shape[-1] <= MAX_PLANES:
@@ -39,7 +39,7 @@ def choose(shape: Sequence[int], settings: Settings) -> Read:
 
 
 def gather(image: jax.Array, points: Points, settings: Settings) -> jax.Array:
-    """Reads one tap after the other; bicubic's many taps all at once, which compiles sooner.
+    """Reads one tap at a time; bicubic's 16 taps at once, which compiles faster.
 
     Args:
       image: [N, *sizes, C], at least one pixel.
@@ -63,7 +63,7 @@ def gather(image: jax.Array, points: Points, settings: Settings) -> jax.Array:
 
 
 def planes(image: jax.Array, points: Points, settings: Settings) -> jax.Array:
-    """`gather`, channel after channel, so that the inner loop runs over points."""
+    """Computes `gather` one channel at a time, so that the inner loop runs over points."""
     channels = image.shape[-1]
     if channels == 1:
         return gather(image, points, settings)
@@ -92,7 +92,7 @@ def _lost(points: Points) -> jax.Array:
 
 
 def corners(shape: Sequence[int], points: Points, settings: Settings) -> list[Corner]:
-    """All taps of points in images [N, *sizes, C]: the product over the axes."""
+    """Returns all taps of points in images [N, *sizes, C], the product over the axes."""
     sizes = shape[1:-1]
     axes = [
         taps(positions(points[k], size, settings), size, settings) for k, size in enumerate(sizes)
@@ -117,7 +117,7 @@ def _take(pixels: jax.Array, index: jax.Array) -> jax.Array:
 
 
 def _in_parts(few: Callable, image: jax.Array, points: Points) -> jax.Array:
-    """`few` of some images at a time; gradients compute it again, instead of keeping it."""
+    """Applies `few` to a part of the batch at a time; gradients recompute it."""
     n = len(image)
     size = max(1, min(n, CACHED_NUMBERS // (points[0].shape[1] * image.shape[-1])))
     while n % size:
@@ -131,9 +131,9 @@ def _in_parts(few: Callable, image: jax.Array, points: Points) -> jax.Array:
 
 
 def pairs(image: jax.Array, points: Points, settings: Settings) -> jax.Array:
-    """Bilinear alone: gradients add up pairs of neighbouring pixels, which are contiguous."""
+    """Bilinear only: gradients are added in pairs of neighbouring pixels, which are contiguous."""
     sizes = image.shape[1:-1]
-    # A pair needs two pixels; the second one is never inside.
+    # A pair needs two pixels; the one added to a side of one is zero.
     margins = [(0, int(size == 1)) for size in sizes]
     image = jnp.pad(image, ((0, 0), *margins, (0, 0)))
     padded = jnp.asarray(image.shape[1:-1], points[0].dtype)
@@ -160,12 +160,12 @@ def pairs(image: jax.Array, points: Points, settings: Settings) -> jax.Array:
 def _pairs(image: jax.Array, first: jax.Array, offset: jax.Array) -> jax.Array:
     """Linear interpolation between pixels `first` and `first + 1` of every axis.
 
-    The derivative has a rule of its own only for its form: its transpose is one scatter of pairs.
+    The custom derivative has the same values; its transpose is one scatter of pairs.
 
     Args:
       image: [N, *sizes, C], at least two pixels a side.
       first: int32 [axes, N, P].
-      offset: [axes, N, P], position minus `first`; any number, far ones read nothing.
+      offset: [axes, N, P], position minus `first`; any value, far points read nothing.
     """
     pixels = image.reshape(-1, image.shape[-1])
     return _sum(_read(pixels, corner) for corner in _pair_corners(image.shape, first, offset))
@@ -190,9 +190,9 @@ def _pairs_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
 
 
 def _image_tangent(image_dot: jax.Array, first: jax.Array, offset: jax.Array) -> jax.Array:
-    """Linear in the image: the transpose, a scatter of pairs, is what this form is for."""
+    """Interpolates the tangent of the image; the transpose is one scatter of pairs."""
     sizes, channels = image_dot.shape[1:-1], image_dot.shape[-1]
-    # Which pixel of each axis a corner takes, [pairs, 2, axes].
+    # Offset of each corner along each axis, [pairs, 2, axes].
     chosen = np.array(list(product(range(2), repeat=len(sizes)))).reshape(-1, 2, len(sizes))
     strides = [math.prod(sizes[k + 1 :]) for k in range(len(sizes))]
     image_number = jax.lax.broadcasted_iota(jnp.int32, first.shape[1:], 0)
@@ -231,6 +231,6 @@ def _pair_corners(shape: Sequence[int], first: jax.Array, offset: jax.Array) -> 
 
 
 def _hat(distance: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Weight of a pixel at a distance, with the slope to the right, and whether it is read."""
+    """Returns the weight of a pixel at a distance (slope from the right) and whether it is read."""
     read = (distance >= -1) & (distance < 1)
     return jnp.where(read, jnp.where(distance < 0, 1 + distance, 1 - distance), 0), read

@@ -8,8 +8,8 @@
 
 Coordinates are (x, y) or (x, y, z), in [-1, 1] from the left, the top and the front. With
 `align_corners` -1 and 1 are the centres of the outermost pixels, without it their outer edges.
-Numbers and gradients follow PyTorch's functions of the same names (tests/golden holds its values).
-docs/grid_sample.md describes the conventions with a picture.
+Values and gradients match PyTorch's functions of the same names (tests/golden holds PyTorch's
+values). docs/grid_sample.md describes the conventions with a picture.
 """
 
 import math
@@ -25,7 +25,7 @@ __all__ = ["COORDINATES", "METHODS", "PADDINGS", "affine_grid", "grid_sample"]
 
 
 def affine_grid(theta: jax.Array, size: Sequence[int], align_corners: bool = False) -> jax.Array:
-    """The points an affine map reads for each pixel of an output of a given size.
+    """Returns the points that an affine map reads, one per pixel of an output of a given size.
 
     Args:
       theta: [N, 2, 3] or [N, 3, 4]: rows give x, y (and z) of the source from (x, y, 1) or
@@ -34,7 +34,7 @@ def affine_grid(theta: jax.Array, size: Sequence[int], align_corners: bool = Fal
       align_corners: whether -1 and 1 are pixel centres or outer pixel edges.
 
     Returns:
-      [N, H, W, 2] or [N, D, H, W, 3] in normalised coordinates, in at least float32.
+      [N, H, W, 2] or [N, D, H, W, 3] in normalized coordinates, in at least float32.
 
     Raises:
       ValueError: if theta has another shape, or the size does not fit it or is not positive.
@@ -69,11 +69,11 @@ def grid_sample(
 ) -> jax.Array:
     """Reads images or volumes at the points of a grid.
 
-    Any grid without NaN gives finite values and gradients from finite pixels, however far outside
-    (infinity included) its points lie. A point with a NaN coordinate gives NaN in every
-    channel and adds nothing to the gradients. A pixel that is not finite
-    shows in the points that have it among their taps, even with weight 0, and in no others. At a
-    whole pixel the bilinear gradient is the one towards the right (below), as in PyTorch.
+    Finite pixels and a grid without NaN give finite values and gradients, however far outside the
+    points lie, infinity included. A point with a NaN coordinate gives NaN in every channel and adds
+    nothing to the gradients. A non-finite pixel affects exactly the points that have it among their
+    taps, even with weight 0. At a whole pixel the bilinear gradient is the derivative towards the
+    right (below), as in PyTorch.
 
     Args:
       image: [N, H, W, C] or [N, D, H, W, C], floating point.
@@ -81,7 +81,7 @@ def grid_sample(
         computed in at least float32.
       method: "bilinear" (in volumes: trilinear), "nearest" (half to even) or, for images only,
         "bicubic" (Keys, a = -0.75).
-      padding: what lies outside: "zeros", "border" (the nearest edge pixel) or "reflection".
+      padding: values outside: "zeros", "border" (the nearest edge pixel) or "reflection".
       align_corners: whether -1 and 1 are pixel centres or outer pixel edges; "reflection" mirrors
         there.
       coordinates: "normalized", or "pixels" with 0 at the centre of the first pixel.
@@ -90,8 +90,8 @@ def grid_sample(
       [N, ..., C] of the image's dtype.
 
     Raises:
-      ValueError: for an unknown option, arrays of other shapes, or an image without pixels, with
-        2**31 or more in the batch, or of integers.
+      ValueError: for an unknown option, for arrays of other shapes, and for an image of integers,
+        without pixels, or with 2**31 pixels or more in the batch.
     """
     image, grid = jnp.asarray(image), jnp.asarray(grid)
     settings = Settings(method, padding, align_corners, coordinates)
@@ -103,7 +103,7 @@ def grid_sample(
     points = grid.reshape(grid.shape[0], math.prod(grid.shape[1:-1]), grid.shape[-1])
     points = points.astype(jnp.promote_types(grid.dtype, jnp.float32))
     axes = [points[..., k] for k in reversed(range(points.shape[-1]))]
-    # Gradients of a half-precision image, too, are summed in float32.
+    # The gradients of a half-precision image are then summed in float32.
     wide = image.astype(jnp.promote_types(image.dtype, points.dtype))
     read = pixel_reads.choose(image.shape, settings)
     out = read(wide, axes, settings)
@@ -133,8 +133,10 @@ def _check(image: jax.Array, grid: jax.Array, settings: Settings) -> None:
         raise ValueError(f"bicubic needs an image [N, H, W, C], got {list(image.shape)}")
     if 0 in image.shape[1:-1]:
         raise ValueError(f"image has no pixels: {list(image.shape)}")
-    sides = [side for side in image.shape[:-1] if isinstance(side, int)]  # jax.export has symbols
+    sides = [
+        side for side in image.shape[:-1] if isinstance(side, int)
+    ]  # others are symbols of jax.export
     if math.prod(sides) >= 2**31:
-        raise ValueError(f"image has more than 2**31 pixels: {list(image.shape)}")
+        raise ValueError(f"image has 2**31 pixels or more: {list(image.shape)}")
     if not jnp.issubdtype(image.dtype, jnp.floating):
         raise ValueError(f"image must be floating point, got {image.dtype}")

@@ -1,4 +1,4 @@
-"""Which pixels a point reads along one axis, and with which weights.
+"""The pixels that a point reads along one axis, and their weights.
 
 Every method of `grid_sample` is separable: a point reads a few pixels ("taps") of each axis, and
 the weight of a pixel is the product of its weights along the axes.
@@ -13,12 +13,12 @@ METHODS = ("bilinear", "nearest", "bicubic")
 PADDINGS = ("zeros", "border", "reflection")
 COORDINATES = ("normalized", "pixels")
 
-# Up to 2**22 float32 still holds halves; without the bound huge values overflow int32.
+# Positions are clipped to this: float32 holds halves up to there, and int32 would overflow.
 FARTHEST = 2.0**22
 
 
 class Settings(NamedTuple):
-    """The options of `grid_sample`, see there."""
+    """The options of `grid_sample`."""
 
     method: str
     padding: str
@@ -30,9 +30,9 @@ class Tap(NamedTuple):
     """One of the pixels that each point reads along an axis; arrays of the points' shape.
 
     Attributes:
-      pixel: int32 position inside the image, also where the tap is not inside.
-      weight: how much the pixel counts.
-      inside: whether the tap lies in the image; others read zero.
+      pixel: int32 index, clipped to the image.
+      weight: of the pixel.
+      inside: whether the tap is inside the image; taps outside read zero.
     """
 
     pixel: jax.Array
@@ -41,11 +41,11 @@ class Tap(NamedTuple):
 
 
 def positions(coordinate: jax.Array, size: int, settings: Settings) -> jax.Array:
-    """Positions in pixels along an axis of `size` pixels, padded as the settings say.
+    """Returns positions in pixels along an axis of `size` pixels, after padding.
 
-    The centre of the first pixel is 0. Infinity counts as far outside. With "zeros" positions may
-    be anywhere up to FARTHEST; with the other paddings they lie in the image, but for bicubic,
-    which pads each tap instead, as PyTorch does.
+    The centre of the first pixel is 0. Positions are clipped to FARTHEST, infinity included. With
+    "border" and "reflection" they are inside the image, except for bicubic, which pads each tap
+    instead, as PyTorch does.
     """
     position = _clip(coordinate, -FARTHEST, FARTHEST)
     if settings.coordinates == "normalized":
@@ -60,16 +60,16 @@ def positions(coordinate: jax.Array, size: int, settings: Settings) -> jax.Array
 
 
 def taps(position: jax.Array, size: int, settings: Settings) -> list[Tap]:
-    """The taps of positions that `positions` returned, from left to right."""
-    # One array a tap: XLA's CPU code for an array of all taps is several times slower.
+    """Returns the taps of positions in pixels (from `positions`), from left to right."""
+    # One array per tap: XLA's CPU code for an array of all taps is several times slower.
     if settings.method == "nearest":
         index = jnp.round(jax.lax.stop_gradient(position))
         return [_tap(index, jnp.ones_like(index), size)]
     floor = jnp.floor(jax.lax.stop_gradient(position))
     t = position - floor
     if settings.method == "bilinear":
-        # Written without |t - offset|, whose derivative JAX takes as 0 at whole pixels, where the
-        # identity puts every point; PyTorch takes the right-hand one.
+        # Not 1 - |t - offset|: its derivative in JAX is 0 at whole pixels, where the identity puts
+        # every point; PyTorch's is the right-hand derivative.
         return [_tap(floor, 1 - t, size), _tap(floor + 1, t, size)]
     return [_tap(_pad(floor + j, size, settings), _keys(t - j), size) for j in range(-1, 3)]
 
@@ -88,7 +88,7 @@ def _pad(position: jax.Array, size: int, settings: Settings) -> jax.Array:
     if settings.padding == "zeros":
         return position
     if settings.padding == "reflection":
-        # Mirrors stand at the outermost pixels' centres or at their outer edges.
+        # The mirrors are at the outermost pixels' centres or at their outer edges.
         low, high = (0.0, size - 1.0) if settings.align_corners else (-0.5, size - 0.5)
         span = high - low
         if span == 0:

@@ -1,12 +1,12 @@
-"""Trained networks as files: safetensors, so that reading one runs no code from it.
+"""Trained networks as safetensors files; reading one runs no code from it.
 
     save_model("mine.safetensors", model, {"attention": "features"}, classes, {"seed": 0})
     trained = load_model("mine.safetensors")
     logits = trained.model(images)
 
 The tensors are the network's weights, float32, named by their path ("stages.0.convs.1.kernel").
-What else it takes to build the network and read its logits is one JSON object in the file's
-metadata, under "deep_emotion_jax": `version`, `settings`, `classes` and `about`.
+The file's metadata holds one JSON object under "deep_emotion_jax", with `version`, `settings`,
+`classes` and `about`.
 """
 
 import inspect
@@ -26,7 +26,8 @@ from safetensors import SafetensorError, numpy, safe_open
 
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.files import write_bytes
-from deep_emotion_jax.nn.model import ConvStage, DeepEmotion
+from deep_emotion_jax.nn.layers import ConvStage
+from deep_emotion_jax.nn.model import DeepEmotion
 
 METADATA_KEY = "deep_emotion_jax"
 VERSION = 1
@@ -34,13 +35,13 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network and how to read it.
+    """A trained network, its classes and its origin.
 
     Attributes:
-      model: takes images [N, 48, 48, 1] in [0, 1], gives logits [N, K]; without BatchNorm.
+      model: maps images [N, 48, 48, 1], in [0, 1], to logits [N, K]; without BatchNorm.
       classes: the K names of the logits, in order.
-      about: where it comes from, as it was saved: data, recipe, seed, figures.
-      settings: the keyword arguments of `DeepEmotion`, as they were saved.
+      about: its origin, as saved: data, recipe, seed, results.
+      settings: the keyword arguments of `DeepEmotion`, as saved.
     """
 
     model: DeepEmotion
@@ -56,17 +57,16 @@ def save_model(
     classes: Sequence[str],
     about: Mapping[str, Any],
 ) -> None:
-    """Writes a trained network, whole or not at all; the same network gives the same bytes.
+    """Writes a trained network atomically; the same network gives the same bytes.
 
-    BatchNorm is folded into the convolutions: what is stored is the plain network with the same
-    logits.
+    BatchNorm is folded into the convolutions, which keeps the logits.
 
     Args:
       path: the .safetensors file to write or replace; its folder exists.
       model: the network.
       settings: the keyword arguments `DeepEmotion` was built with, without `rngs`.
       classes: the K names of its logits.
-      about: where it comes from, for people and programs to read; whatever JSON can hold.
+      about: its origin, any JSON object.
 
     Raises:
       UserError: if a weight is not finite, settings or classes do not fit the network, or the file
@@ -93,24 +93,24 @@ def save_model(
 
 
 def load_model(path: str | os.PathLike[str]) -> Trained:
-    """Reads what `save_model` wrote.
+    """Reads a network that `save_model` wrote.
 
     Raises:
       UserError: if the file is missing, damaged, or holds something else.
     """
     path = Path(path)
-    if not path.is_file():  # safetensors would wait for a pipe
+    if not path.is_file():  # safetensors would block on a pipe
         raise UserError(f"cannot read a network from {path}: there is no such file")
     try:
         with safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, AttributeError, TypeError) as error:
-        # The last two are safetensors' answer to types that NumPy lacks, such as bfloat16.
+        # safetensors raises the last two for types that NumPy lacks, such as bfloat16.
         raise UserError(f"cannot read a network from {path}: {error}") from error
     if METADATA_KEY not in metadata:
         raise UserError(
-            f"{path} is a safetensors file, but not one that deep_emotion_jax.nn.weights wrote"
+            f"{path} is a safetensors file, but was not written by deep_emotion_jax.nn.weights"
         )
     try:
         header = json.loads(metadata[METADATA_KEY])
@@ -118,7 +118,7 @@ def load_model(path: str | os.PathLike[str]) -> Trained:
         raise UserError(f"{path} is damaged: its description is not JSON ({error})") from error
     model = _check(path, header, tensors)
     state = nnx.state(model)
-    # All at once: an operation for each array takes 0.2 s longer.
+    # One transfer for all arrays: one for each takes 0.2 s longer.
     arrays = jax.device_put({tuple(name.split(".")): leaf for name, leaf in tensors.items()})
     nnx.replace_by_pure_dict(state, nnx.restore_int_paths(unflatten_dict(arrays)))
     nnx.update(model, state)
@@ -126,7 +126,7 @@ def load_model(path: str | os.PathLike[str]) -> Trained:
 
 
 def fold_batch_norm(model: DeepEmotion) -> DeepEmotion:
-    """The network without BatchNorm that gives the same logits in evaluation.
+    """Returns a network without BatchNorm that has the same logits in evaluation.
 
     With running mean m and variance v, BatchNorm turns w * x + b into s (w * x + b - m) + beta,
     s = gamma / sqrt(v + epsilon): a convolution with kernel s w and bias s (b - m) + beta.
@@ -145,15 +145,15 @@ def fold_batch_norm(model: DeepEmotion) -> DeepEmotion:
 
 
 def start_from(model: DeepEmotion, classes: Sequence[str], trained: Trained) -> None:
-    """Gives a network the weights of a trained one, to go on training from.
+    """Initializes a network with the weights of a trained one, for fine-tuning.
 
-    In the last layer, a class that the trained network knows by name gets that class's weights;
-    the others keep their own.
+    The last layer's weights are copied for the classes that both networks name; the others keep
+    their own.
 
     Args:
       model: the network to change.
       classes: the names of its logits.
-      trained: of the same sizes, but for the number of classes.
+      trained: a network of the same sizes, except for the number of classes.
 
     Raises:
       UserError: if the networks differ in more than their classes.
@@ -170,10 +170,10 @@ def start_from(model: DeepEmotion, classes: Sequence[str], trained: Trained) -> 
         named = ("attention", "localization", "trunk", "width")
         options = [f"--config.model.{k}={v}" for k, v in trained.settings.items() if k in named]
         raise UserError(
-            f"config.init_from has another network than config.model describes (it differs in "
-            f"{(differing or ['fc2.kernel'])[0]}); give config.model its settings "
-            f"({' '.join([*options, '--config.model.batch_norm=False'])}), or an empty "
-            "config.init_from"
+            f"the network of config.init_from differs from config.model in "
+            f"{(differing or ['fc2.kernel'])[0]}; set config.model to match it "
+            f"({' '.join([*options, '--config.model.batch_norm=False'])}), or leave "
+            "config.init_from empty"
         )
     known = [(i, trained.classes.index(c)) for i, c in enumerate(classes) if c in trained.classes]
     last = {name: new[name] for name in ("fc2.kernel", "fc2.bias")}
@@ -186,13 +186,13 @@ def start_from(model: DeepEmotion, classes: Sequence[str], trained: Trained) -> 
 
 
 def _check(path: Path, header: Any, tensors: Mapping[str, np.ndarray]) -> DeepEmotion:
-    """The network a header describes, its weights yet to be filled in, if `tensors` fit it."""
+    """Builds a header's network with abstract weights, and checks that `tensors` fit it."""
 
     def fail(reason: str) -> UserError:
         return UserError(f"{path} does not hold a network of this package: {reason}")
 
     if not isinstance(header, dict) or header.get("version") != VERSION:
-        raise fail(f"its description is not of version {VERSION}")
+        raise fail(f"its description is not version {VERSION}")
     settings, classes = header.get("settings"), header.get("classes")
     if not isinstance(settings, dict) or not isinstance(header.get("about"), dict):
         raise fail("its settings and about are not objects")
@@ -210,11 +210,11 @@ def _check(path: Path, header: Any, tensors: Mapping[str, np.ndarray]) -> DeepEm
     }
     for name, value in settings.items():
         if name not in known:
-            raise fail(f"there is no setting {name!r}")
+            raise fail(f"unknown setting {name!r}")
         if type(value) is not known[name] and (known[name], type(value)) != (float, int):
-            raise fail(f"setting {name}={value!r} is no {known[name].__name__}")
+            raise fail(f"setting {name}={value!r} is not a value of type {known[name].__name__}")
     try:
-        # No weights are drawn: that would take longer than everything else.
+        # Initializing the weights would take longer than everything else.
         model = nnx.eval_shape(lambda: DeepEmotion(len(classes), **settings, rngs=nnx.Rngs(0)))
     except (ValueError, ArithmeticError, TypeError) as error:
         raise fail(f"settings {settings}: {error}") from error

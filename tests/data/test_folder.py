@@ -83,7 +83,7 @@ def test_another_network_is_no_start():
     trained = load_pretrained("deep_emotion.fer2013")
     for settings in ({"attention": "none"}, {"batch_norm": True}, {"width": 0.5}):
         model = nnx.eval_shape(lambda given=settings: DeepEmotion(7, **given, rngs=nnx.Rngs(0)))
-        with pytest.raises(UserError, match=r"config\.init_from has another network"):
+        with pytest.raises(UserError, match=r"network of config\.init_from differs"):
             start_from(model, trained.classes, trained)
 
 

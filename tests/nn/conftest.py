@@ -5,19 +5,19 @@ from deep_emotion_jax.nn import pixel_reads
 
 @pytest.fixture(params=["gather", "planes", "pairs"])
 def form(request, monkeypatch):
-    """Runs a test once per way of reading pixels; anything jitted must be jitted inside the test.
+    """Runs a test once per implementation in `pixel_reads`; `jax.jit` must be called in the test.
 
-    Bicubic, and nearest in pairs, have the first form alone.
+    Only "gather" implements bicubic, and "pairs" does not implement nearest.
     """
     params = request.node.callspec.params
     method, padding, corners = (params.get(name) for name in ("method", "padding", "corners"))
     if request.param != "gather" and method == "bicubic":
-        pytest.skip("bicubic has one form")
+        pytest.skip("only gather implements bicubic")
     if request.param == "pairs" and method == "nearest":
-        pytest.skip("nearest is not read in pairs")
-    # The forms share what follows from padding and corners: one convention each is enough.
+        pytest.skip("pairs does not implement nearest")
+    # The forms share the code for padding and corners: one convention each is enough.
     if request.param != "gather" and corners not in (None, padding == "reflection"):
-        pytest.skip("covered by the first form")
+        pytest.skip("covered by gather")
 
     def choose(shape, settings):
         if settings.method == "bicubic" or (request.param, settings.method) == ("pairs", "nearest"):

@@ -1,4 +1,4 @@
-"""Both forms of a stage against JAX's own operations: the same numbers and gradients."""
+"""Both forms of a stage have the values and gradients of JAX's own operations."""
 
 from functools import partial
 from itertools import pairwise
@@ -39,7 +39,7 @@ def stage_inputs(name):
 
 
 def reference_stage(x, layers, pool, padding):
-    """The stage in JAX's own words, with JAX's own gradients."""
+    """The stage in JAX's own operations, with JAX's own gradients."""
     for i, (kernel, bias, _) in enumerate(layers):
         layout = ("NHWC", "HWIO", "NHWC")
         x = jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=layout)
@@ -62,7 +62,7 @@ def test_both_forms_have_the_values_and_gradients_of_the_reference(name):
 
     expected = jax.tree.leaves(value_and_gradients(x, weights, reference_stage))
     forms = [conv.plain_stage]
-    if name != "wide trunk 1":  # which blocks do not tile
+    if name != "wide trunk 1":  # blocks do not tile it
         forms.append(conv._blocked_stage)
     for form in forms:
         found = jax.tree.leaves(value_and_gradients(x, weights, form))
@@ -70,7 +70,7 @@ def test_both_forms_have_the_values_and_gradients_of_the_reference(name):
             np.testing.assert_allclose(f, e, rtol=0, atol=2e-5 * np.abs(e).max())
 
 
-def test_normalisation_sees_each_channel_in_both_forms():
+def test_norm_gets_channels_last_in_both_forms():
     x, weights, pool, padding = stage_inputs("features 1")
 
     def norm(y):
@@ -84,7 +84,7 @@ def test_normalisation_sees_each_channel_in_both_forms():
     np.testing.assert_allclose(blocked, plain, rtol=1e-4, atol=1e-4)
 
 
-def test_plain_stage_is_correlation_then_max_then_relu():
+def test_plain_stage_is_correlation_max_pool_and_relu():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(1, 6, 6, 2)).astype(np.float32)
     kernel = rng.normal(size=(3, 3, 2, 3)).astype(np.float32)
@@ -123,7 +123,7 @@ def test_residual_stage_adds_the_first_layers_output_before_the_pool():
 
 
 @pytest.mark.parametrize(("side", "pool"), [(21, 2), (16, 3)])
-def test_shapes_that_blocks_do_not_tile_take_the_plain_form(side, pool):
+def test_shapes_that_blocks_do_not_tile_use_the_plain_form(side, pool):
     x = jax.random.normal(jax.random.key(0), (2, side, side, 4))
     layers = [ConvLayer(jnp.ones((3, 3, 4, 5)), jnp.zeros(5))]
     out = conv.conv_stage(x, layers, pool, "VALID")

@@ -1,4 +1,4 @@
-"""What docs/grid_sample.md shows works as it stands there, with JAX and this module alone."""
+"""The examples of docs/grid_sample.md run with JAX and this module alone."""
 
 from commands import run_examples
 

@@ -1,4 +1,4 @@
-"""Logits of many images are those of each image alone."""
+"""The logits of many images equal those of each image alone."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from deep_emotion_jax.nn import logits as module
-from deep_emotion_jax.nn.logits import predict_logits
+from deep_emotion_jax.nn.logits import predict_logits, predict_mean
 from deep_emotion_jax.nn.model import DeepEmotion
 
 
@@ -35,9 +35,9 @@ def test_every_image_counts_once(model, images, count):
     )
 
 
-def test_flip_averages_probabilities(model, images):
+def test_mean_averages_probabilities(model, images):
     single = [jax.nn.softmax(predict_logits(model, x)) for x in (images, images[:, :, ::-1])]
-    averaged = jax.nn.softmax(predict_logits(model, images, flip=True))
+    averaged = np.exp(predict_mean(model, (images, images[:, :, ::-1])))
     np.testing.assert_allclose(averaged, np.mean(single, 0), atol=1e-6)
 
 
@@ -48,7 +48,7 @@ def test_networks_of_one_structure_share_a_program(model, images):
     assert module._program._cache_size() == 1
 
 
-def test_the_size_of_a_micro_batch_changes_nothing(model, images, monkeypatch):
+def test_logits_do_not_depend_on_the_micro_batch_size(model, images, monkeypatch):
     expected = predict_logits(model, images)
     monkeypatch.setattr(module, "micro_batch_size", lambda size: size)
     module._program.clear_cache()

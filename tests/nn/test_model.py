@@ -1,4 +1,4 @@
-"""The network: the paper's sizes, identity at the start, dropout only in training."""
+"""The network: sizes of the paper, identity at initialization, dropout only in training."""
 
 import itertools
 
@@ -9,14 +9,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from deep_emotion_jax.nn import model as model_module
+from deep_emotion_jax.nn.layers import LocalizationNetwork, standardize
 from deep_emotion_jax.nn.logits import assemble, split_model
-from deep_emotion_jax.nn.model import (
-    DeepEmotion,
-    LocalizationNetwork,
-    count_parameters,
-    standardize,
-)
+from deep_emotion_jax.nn.model import IMAGE_SIZE, DeepEmotion, count_parameters
 
 
 def faces(count=4):
@@ -24,7 +19,7 @@ def faces(count=4):
 
 
 def answer(model, x, **options):
-    """The model's output, as one program: compiling its operations one by one takes far longer."""
+    """The model's output, compiled as one program, which is faster than many small ones."""
     graph, state = nnx.split(model)
     return jax.jit(lambda state, x: nnx.merge(graph, state)(x, **options))(state, x)
 
@@ -42,7 +37,7 @@ def answer(model, x, **options):
         ({"trunk": "residual", "localization": "leaky"}, 1_172_989),
     ],
 )
-def test_parameter_counts_of_the_paper(options, parameters):
+def test_parameter_counts(options, parameters):
     model = nnx.eval_shape(lambda: DeepEmotion(**options, rngs=nnx.Rngs(0)))
     assert count_parameters(model) == parameters
 
@@ -53,13 +48,13 @@ def test_width_scales_channels():
     assert answer(model, faces()).shape == (4, 7)
 
 
-def test_theta_starts_at_the_identity():
+def test_theta_is_initialized_to_the_identity():
     for variant in ("figure", "port", "leaky"):
         theta = answer(LocalizationNetwork(variant, rngs=nnx.Rngs(0)), faces())
         np.testing.assert_array_equal(theta, np.tile([[[1.0, 0, 0], [0, 1, 0]]], (4, 1, 1)))
 
 
-def test_at_the_start_the_sampler_changes_nothing():
+def test_sampler_is_the_identity_at_initialization():
     logits = [
         answer(DeepEmotion(attention=where, rngs=nnx.Rngs(0)), faces())
         for where in ("features", "middle", "image")
@@ -75,7 +70,7 @@ def gradients(model, loss):
 
 
 @pytest.mark.parametrize("where", ["features", "middle", "image"])
-def test_theta_moves_what_the_classifier_sees(where):
+def test_theta_affects_the_logits(where):
     model = DeepEmotion(attention=where, rngs=nnx.Rngs(0))
     before = answer(model, faces())
     model.localization.theta.bias[...] = jnp.array([0.5, 0, 0.1, 0, 0.5, 0.0])
@@ -94,7 +89,7 @@ def test_theta_moves_what_the_classifier_sees(where):
         ({"attention": "image"}, 1.0),
     ],
 )
-def test_span_is_the_part_of_the_face_under_the_sampled_map(options, span):
+def test_span_is_the_share_of_the_face_that_the_map_covers(options, span):
     model = nnx.eval_shape(lambda: DeepEmotion(**options, rngs=nnx.Rngs(0)))
     assert model.span == pytest.approx(span)
 
@@ -107,7 +102,7 @@ def test_units_of_the_leaky_localization_network_cannot_die():
     assert float(jnp.abs(grads["hidden"]["kernel"]).max()) > 0
 
 
-def test_bfloat16_computes_nearly_the_same():
+def test_bfloat16_logits_are_close_to_float32():
     models = [
         DeepEmotion(trunk="residual", width=0.25, dtype=dtype, rngs=nnx.Rngs(0))
         for dtype in ("float32", "bfloat16")
@@ -202,4 +197,4 @@ def test_errors_name_the_value():
 def test_gaussian_init_has_the_quoted_deviation():
     model = DeepEmotion(init="gaussian", rngs=nnx.Rngs(0))
     assert float(model.fc1.kernel[...].std()) == pytest.approx(0.05, rel=0.02)
-    assert model_module.IMAGE_SIZE == 48
+    assert IMAGE_SIZE == 48

@@ -1,4 +1,4 @@
-"""Gradients against finite differences in float64, hostile inputs, and NumPy re-computations."""
+"""Gradients against finite differences, extreme inputs, and training against NumPy."""
 
 import math
 
@@ -24,7 +24,7 @@ LABELS = np.arange(6) % 7
 
 
 def away_from_kinks(**settings):
-    """A network whose grid does not lie on the kinks of bilinear sampling, as the identity does."""
+    """A network whose grid avoids the kinks of bilinear sampling, unlike the identity."""
     model = DeepEmotion(dropout=0.0, **settings, rngs=nnx.Rngs(1))
     if model.localization is not None:
         theta = jnp.array([0.93, 0.05, 0.02, -0.04, 0.91, 0.03], jnp.float32)
@@ -60,7 +60,7 @@ def test_gradients_of_the_whole_model_against_finite_differences(settings):
         paths = [path for path, _ in jax.tree.leaves_with_path(params)]
         for i, path in enumerate(paths):
             direction = RNG.normal(size=leaves[i].shape)
-            # So small that no point of a grid passes a pixel, where the slope has a jump.
+            # Small enough that no grid point crosses a pixel, where the slope jumps.
             step = 3e-8 / max(1.0, np.linalg.norm(direction))
 
             def at(distance, i=i, direction=direction):
@@ -78,7 +78,7 @@ def checkerboard():
     return np.indices((48, 48)).sum(0) % 2 * 1.0
 
 
-def test_loss_and_gradients_are_finite_whatever_comes():
+def test_loss_and_gradients_are_finite_for_extreme_inputs():
     spot = np.zeros((48, 48))
     spot[20, 30] = 1
     faces = [np.zeros((48, 48)), np.ones((48, 48)), checkerboard(), spot, spot * 1e-30, 1 - spot]
@@ -98,7 +98,7 @@ def test_loss_and_gradients_are_finite_whatever_comes():
     hidden = "['fc1']['bias']"
     logits = "['fc2']['bias']"
     cases = {
-        "as it is": params,
+        "unchanged": params,
         "theta huge": changed([theta], lambda leaf: leaf * 1e30),
         "theta zero": changed([theta], lambda leaf: leaf * 0),
         "theta far outside": changed([theta], lambda leaf: leaf + 1e6),
@@ -109,7 +109,7 @@ def test_loss_and_gradients_are_finite_whatever_comes():
     }
     for name, weights in cases.items():
         same = jax.tree.map(lambda a, b: bool((a == b).all()), weights, params)
-        assert all(jax.tree.leaves(same)) == (name == "as it is")
+        assert all(jax.tree.leaves(same)) == (name == "unchanged")
         value, grads = value_and_grad(weights)
         assert math.isfinite(value), name
         for leaf in jax.tree.leaves(grads):
@@ -166,7 +166,7 @@ def test_l2_term_in_numpy(few_steps):
         )
         expected = -log_p[np.arange(6), LABELS].mean() + 0.01 * squares
         assert loss == pytest.approx(expected, rel=1e-5)
-        assert 0.01 * squares > 0.1 * loss  # it is felt
+        assert 0.01 * squares > 0.1 * loss  # the term is large enough to matter
 
 
 @pytest.mark.parametrize("warmup", [0.0, 0.4, 2.0])

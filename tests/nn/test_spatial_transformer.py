@@ -129,7 +129,7 @@ def test_exact_maps(form, theta, expected, method, corners):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_whole_pixel_shift(form, method):
-    # Reads two pixels to the right and one down: 2 * pixels / size in normalised coordinates.
+    # Reads two pixels to the right and one down: 2 * pixels / size in normalized coordinates.
     image = random_image(1, 5, 5, 1)
     grid = affine_grid(affine([[1, 0, 2 * 2 / 5], [0, 1, 2 * 1 / 5]]), (5, 5))
     expected = jnp.zeros_like(image).at[:, :-1, :-2].set(image[:, 1:, 2:])
@@ -145,7 +145,7 @@ def test_one_pixel_image_is_everywhere(padding):
         np.testing.assert_allclose(out, jnp.full((1, 1, 3, 1), 3.0), rtol=1e-6)
 
 
-# Totality
+# Finite outputs
 
 FINITE = st.one_of(
     st.floats(width=32, allow_nan=False, allow_infinity=False),
@@ -164,20 +164,20 @@ def test_any_finite_grid_gives_finite_numbers(method, padding):
     @settings(max_examples=50, deadline=None, derandomize=True, database=None)
     @given(GRIDS)
     def check(grid):
-        assert_total(image, *run(image, grid), method, padding)
+        assert_finite(image, *run(image, grid), method, padding)
 
     check()
 
 
 @pytest.mark.parametrize(("method", "padding", "corners"), CASES)
-def test_points_at_the_end_of_float32(form, method, padding, corners):
+def test_points_at_the_limits_of_float32(form, method, padding, corners):
     image = GOLDEN["image"]
     grid = np.where(GOLDEN["grid"] > 0, np.float32(3e38), np.float32(-1e30))
     out, gradients = value_and_gradients(image, grid, method, padding, corners)
-    assert_total(image, out, gradients, method, padding)
+    assert_finite(image, out, gradients, method, padding)
     if padding == "zeros":
         assert not out.any()
-    elif method != "bicubic":  # a pixel, not zero
+    elif method != "bicubic":  # every point reads a pixel
         assert (jnp.abs(out) > 1e-6).all()
 
 
@@ -187,7 +187,7 @@ def value_and_gradients(image, grid, method, padding, corners):
     return out, pull_back(jnp.ones_like(out))
 
 
-def assert_total(image, out, gradients, method, padding):
+def assert_finite(image, out, gradients, method, padding):
     chex.assert_tree_all_finite((out, gradients))
     if padding != "zeros" and method != "bicubic":
         assert image.min() - 1e-5 <= out.min()
@@ -204,7 +204,7 @@ def test_degenerate_theta(form, theta):
     chex.assert_tree_all_finite(jax.value_and_grad(total)(affine(theta)))
 
 
-def test_nan_shows(form):
+def test_nan_propagates(form):
     out = grid_sample(random_image(1, 5, 5, 1), jnp.full((1, 5, 5, 2), jnp.nan))
     assert jnp.isnan(out).all()
 
@@ -214,7 +214,7 @@ def test_nan_shows(form):
 
 class Variants(chex.TestCase):
     @chex.variants(with_jit=True, without_jit=True)
-    def test_same_numbers_compiled_or_not(self):
+    def test_values_do_not_depend_on_jit(self):
         run = self.variant(grid_sample)
         out = run(GOLDEN["image"], GOLDEN["grid"])
         np.testing.assert_allclose(out, GOLDEN["bilinear/zeros/False/out"], atol=1e-5)
@@ -273,7 +273,7 @@ def test_bfloat16_theta_and_grid_keep_float32_coordinates():
         ("tpu", 1, "bilinear", "gather"),
     ],
 )
-def test_platform_channels_and_method_decide_the_form(
+def test_platform_channels_and_method_choose_the_form(
     monkeypatch, platform, channels, method, form
 ):
     monkeypatch.setattr(pixel_reads, "platform", lambda: platform)
@@ -296,7 +296,7 @@ def test_platform_channels_and_method_decide_the_form(
         ((1, 0, 4, 1), (1, 2, 2, 2), {}, r"\[1, 0, 4, 1\]"),
     ],
 )
-def test_grid_sample_names_what_is_wrong(image, grid, options, message):
+def test_grid_sample_names_the_wrong_argument(image, grid, options, message):
     with pytest.raises(ValueError, match=message):
         grid_sample(jnp.zeros(image), jnp.zeros(grid), **options)
 

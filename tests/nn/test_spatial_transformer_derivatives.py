@@ -1,4 +1,4 @@
-"""Derivatives of first and second order, and the transformations of JAX."""
+"""First and second derivatives, and JAX's transformations."""
 
 from functools import partial
 from itertools import product
@@ -23,7 +23,7 @@ OVER_CASES = pytest.mark.parametrize(
 
 
 def arrays(sides, dtype=jnp.float32, n=2, points=6):
-    """Pixels and points; none of the points is near a kink."""
+    """Random pixels, and points away from kinks."""
     rng = np.random.default_rng(0)
     image = rng.normal(size=(n, *sides, 2))
     whole = rng.integers(-1, min(sides), (n, points, len(sides)))
@@ -34,7 +34,7 @@ def arrays(sides, dtype=jnp.float32, n=2, points=6):
 
 @OVER_CASES
 def test_second_order_agrees_with_finite_differences(form, sides, method, padding):
-    # Forwards alone: the next test compares all modes.
+    # Forward mode only: the next test compares all modes.
     with jax.enable_x64(True):
         sample = jax.jit(partial(grid_sample, method=method, padding=padding))
         check_grads(
@@ -83,7 +83,9 @@ def loss_and_gradients(image, grid):
 
 
 def per_image(image, grid):
-    run = jax.jit(lambda *one: loss_and_gradients(*one))  # traced anew for each form
+    run = jax.jit(
+        lambda *one: loss_and_gradients(*one)
+    )  # a new function, so that each form is traced
     one_by_one = [run(i[None], g[None]) for i, g in zip(image, grid, strict=True)]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *one_by_one)
 
@@ -116,8 +118,8 @@ def test_transformations(form, transformation):
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), found, expected)
 
 
-def test_a_batch_in_parts_is_the_batch(form):
-    # The fixture has one image computed at a time; a shard_map over a batch does the same.
+def test_a_batch_in_parts_equals_the_batch(form):
+    # The fixture computes one image at a time.
     image, grid = arrays((4, 5), n=5)
     together = grid_sample(image, grid)
     alone = [grid_sample(image[k : k + 1], grid[k : k + 1])[0] for k in range(5)]

@@ -1,4 +1,4 @@
-"""NaN and infinity, in points and in pixels, mean the same for every method, padding and size."""
+"""NaN and infinity in points and pixels have one meaning for all methods, paddings and sizes."""
 
 from functools import partial
 from itertools import product
@@ -18,7 +18,7 @@ CASES = [
 ]
 OVER_CASES = pytest.mark.parametrize(
     ("form", "sides", "method", "padding"),
-    # The forms share the taps: the volume is enough for the other two.
+    # The forms share the taps: volumes are enough for the other two.
     [
         (form, *case)
         for form in ("gather", "planes", "pairs")
@@ -35,7 +35,7 @@ def identity_grid(sides):
 
 
 @OVER_CASES
-def test_nan_in_a_point_is_nan_in_its_channels_alone(form, sides, method, padding):
+def test_nan_in_a_point_gives_nan_there_and_no_gradients(form, sides, method, padding):
     grid = identity_grid(sides).reshape(1, -1, len(sides))
     for point, other in enumerate((0.0, np.nan, np.inf)):
         grid = grid.at[0, point].set(other).at[0, point, point % 2].set(jnp.nan)
@@ -56,7 +56,7 @@ def test_nan_in_a_point_is_nan_in_its_channels_alone(form, sides, method, paddin
 
 
 @OVER_CASES
-def test_infinite_points_are_as_far_as_can_be(form, sides, method, padding):
+def test_infinite_points_equal_the_farthest_finite_points(form, sides, method, padding):
     image = 1 + jnp.arange(np.prod(sides), dtype=jnp.float32).reshape(1, *sides, 1)
     points = np.array(list(product((-np.inf, np.inf), repeat=len(sides))), np.float32)[None]
 
@@ -86,7 +86,7 @@ def test_infinity_with_one_pixel_and_other_conventions(padding):
 
 
 @OVER_CASES
-def test_a_bad_pixel_shows_where_it_is_a_tap_and_nowhere_else(form, sides, method, padding):
+def test_a_nan_pixel_affects_exactly_the_points_that_tap_it(form, sides, method, padding):
     rng = np.random.default_rng(0)
     place = tuple(side // 2 for side in sides)
     image = np.ones((1, *sides, 2), np.float32)
@@ -105,7 +105,7 @@ def test_a_bad_pixel_shows_where_it_is_a_tap_and_nowhere_else(form, sides, metho
 
 
 def taps(position, side, method, padding):
-    """Pixels a point reads along a side, written down anew from the documentation."""
+    """Pixels that a point reads along a side, implemented from the documentation."""
     if method != "bicubic":
         position = pad(position, side, padding)
     low = int(np.floor(position))

@@ -1,4 +1,4 @@
-"""Volumes, coordinates in pixels, grids of other shapes, types and lists."""
+"""Volumes, pixel coordinates, grids of other shapes, dtypes and lists."""
 
 from functools import partial
 from itertools import product
@@ -51,7 +51,7 @@ def test_golden_affine_grid(size, corners):
 
 @pytest.mark.parametrize(("padding", "mode"), [("zeros", "grid-constant"), ("border", "nearest")])
 @TWO_OR_THREE
-def test_pixel_coordinates_are_those_of_map_coordinates(form, sides, padding, mode):
+def test_pixel_coordinates_match_scipy_map_coordinates(form, sides, padding, mode):
     image = random_image(1, *sides, 1)
     rng = np.random.default_rng(1)
     points = rng.uniform(-2, 7, (1, 50, len(sides))).astype(np.float32)
@@ -104,8 +104,8 @@ def test_exact_maps_of_a_volume(form, method):
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize("corners", [False, True])
 @TWO_OR_THREE
-def test_sides_of_one_pixel_are_as_a_repeated_pixel(form, sides, padding, corners):
-    # Along a side of one pixel border and reflection read that pixel everywhere.
+def test_a_side_of_one_pixel_equals_a_repeated_pixel(form, sides, padding, corners):
+    # Along a side of one pixel, border and reflection read that pixel everywhere.
     points = jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (1, 40, len(sides))), jnp.float32)
     for thin in range(len(sides)):
         shape = [1 if k == thin else side for k, side in enumerate(sides)]
@@ -137,7 +137,7 @@ def test_empty_arrays_give_empty_outputs_and_gradients(sides, empty):
 
 @TWO_OR_THREE
 @pytest.mark.parametrize("name", ["float16", "bfloat16", "float64"])
-def test_types(form, sides, name):
+def test_dtypes(form, sides, name):
     with jax.enable_x64(name == "float64"):
         image = random_image(2, *sides, 3).astype(name)
         points = (random_image(2, 30, len(sides), seed=1) * 0.7).astype(name)
@@ -181,7 +181,7 @@ def test_lists_work():
         ),
     ],
 )
-def test_wrong_arguments_are_named(call, message):
+def test_errors_name_the_wrong_argument(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 

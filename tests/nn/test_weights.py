@@ -1,4 +1,4 @@
-"""Weights files: the same logits back, BatchNorm folded, and one sentence for every damage."""
+"""Weights files: round trips, folded BatchNorm, one-sentence errors for damaged files."""
 
 import json
 import subprocess
@@ -29,12 +29,12 @@ FACES = np.random.default_rng(1).random((3, 48, 48, 1), np.float32)
 
 
 def build(**options):
-    """A network without its numbers, which take long to initialise."""
+    """A network with abstract weights, which take no time to initialize."""
     return nnx.eval_shape(lambda: DeepEmotion(len(CLASSES), **options, rngs=nnx.Rngs(0)))
 
 
 def randomized(**options):
-    """A network with random numbers everywhere: in theta, in biases, in statistics."""
+    """A network with random weights, biases and statistics, theta included."""
     model = build(**options)
     state = nnx.state(model, (nnx.Param, nnx.BatchStat))
     rng = np.random.default_rng(0)
@@ -90,7 +90,7 @@ def test_batch_norm_is_folded(tmp_path):
     plain = load_model(tmp_path / "net").model
     np.testing.assert_allclose(logits(plain), before, atol=1e-5)
     assert count_parameters(plain) == count_parameters(build(**options))
-    # The network itself stays as it was, and without its norms it would answer otherwise.
+    # The network itself is unchanged, and its norms matter to its logits.
     np.testing.assert_array_equal(logits(model), before)
     for _, stage in nnx.iter_modules(model):
         if isinstance(stage, ConvStage):
@@ -103,18 +103,18 @@ def test_folding_a_plain_network_changes_nothing():
     chex.assert_trees_all_equal(nnx.state(fold_batch_norm(model)), nnx.state(model))
 
 
-def test_nothing_stays_abstract(tmp_path, written):
+def test_loaded_weights_are_concrete(tmp_path, written):
     (tmp_path / "net").write_bytes(written)
     leaves = jax.tree.leaves(nnx.state(load_model(tmp_path / "net").model))
     assert all(isinstance(leaf, jax.Array) for leaf in leaves)
 
 
-def test_same_network_same_bytes(tmp_path, written):
+def test_the_same_network_gives_the_same_bytes(tmp_path, written):
     save_model(tmp_path / "b", randomized(), {"attention": "features"}, CLASSES, {"seed": 3})
     assert (tmp_path / "b").read_bytes() == written
 
 
-def test_what_does_not_fit_is_not_saved(tmp_path):
+def test_save_model_refuses_settings_and_classes_that_do_not_fit(tmp_path):
     path, model = tmp_path / "net", randomized()
     for bad_settings, classes in (
         ({"attention": "none"}, CLASSES),
@@ -145,13 +145,13 @@ def changed(written, tensors=None, **header):
         (lambda b: b"", "cannot read a network"),
         (lambda b: b[:-1], "cannot read a network"),
         (lambda b: b"PK\x03\x04" + b[4:], "cannot read a network"),
-        (lambda b: save(load(b)), "not one that deep_emotion_jax.nn.weights wrote"),
+        (lambda b: save(load(b)), "not written by deep_emotion_jax.nn.weights"),
         (lambda b: save(load(b), {METADATA_KEY: "{"}), "not JSON"),
         (lambda b: save(load(b), {METADATA_KEY: "[" * 100_000}), "not JSON"),
         (lambda b: changed(b, version=2), "version 1"),
-        (lambda b: changed(b, settings={"rngs": 1}), "no setting 'rngs'"),
-        (lambda b: changed(b, settings={"batch_norm": True}), "no setting 'batch_norm'"),
-        (lambda b: changed(b, settings={"width": "1"}), "width='1' is no float"),
+        (lambda b: changed(b, settings={"rngs": 1}), "unknown setting 'rngs'"),
+        (lambda b: changed(b, settings={"batch_norm": True}), "unknown setting 'batch_norm'"),
+        (lambda b: changed(b, settings={"width": "1"}), "width='1' is not a value of type float"),
         (lambda b: changed(b, settings={"width": 1e300}), "should be"),
         (lambda b: changed(b, settings={"width": float("nan")}), "settings"),
         (lambda b: changed(b, settings={"width": 0.0}), "settings|should be"),
@@ -166,7 +166,7 @@ def changed(written, tensors=None, **header):
         (lambda b: changed(b, {"fc2.bias": np.full(3, np.inf, np.float32)}), "not finite"),
     ],
 )
-def test_damaged_files_are_one_sentence(tmp_path, written, make, message):
+def test_damaged_files_give_one_sentence(tmp_path, written, make, message):
     path = tmp_path / "net.safetensors"
     path.write_bytes(make(written))
     with pytest.raises(UserError, match=message) as error:
@@ -186,7 +186,7 @@ def test_a_missing_tensor_is_named(tmp_path, written):
 
 
 @pytest.mark.parametrize(("dtype", "size"), [("BF16", 2), ("F8_E4M3", 1), ("C64", 8)])
-def test_types_that_numpy_lacks_and_others(tmp_path, dtype, size):
+def test_unsupported_types_raise_user_error(tmp_path, dtype, size):
     tensor = {"dtype": dtype, "shape": [2], "data_offsets": [0, 2 * size]}
     header = json.dumps({"__metadata__": {METADATA_KEY: "{}"}, "fc2.bias": tensor}).encode()
     content = len(header).to_bytes(8, "little") + header + bytes(2 * size)
@@ -201,7 +201,7 @@ def test_missing_file_and_folder(tmp_path):
             load_model(path)
 
 
-def loads_or_says_why(path, content):
+def load_or_user_error(path, content):
     path.write_bytes(content)
     try:
         trained = load_model(path)
@@ -215,13 +215,13 @@ def loads_or_says_why(path, content):
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data())
-def test_flipped_bytes_and_cuts(tmp_path, written, data):
+def test_changed_bytes_and_truncation(tmp_path, written, data):
     content = bytearray(written)
-    # The header is a fiftieth of the file and the more delicate part.
+    # The header is a fiftieth of the file; damage there is more varied.
     places = st.integers(0, 3000) | st.integers(0, len(content) - 1)
     for place in data.draw(st.lists(places, max_size=4)):
         content[place] = data.draw(st.integers(0, 255))
-    loads_or_says_why(tmp_path / "net", bytes(content[: data.draw(places | st.none())]))
+    load_or_user_error(tmp_path / "net", bytes(content[: data.draw(places | st.none())]))
 
 
 JSON = st.recursive(
@@ -249,11 +249,11 @@ NAMES = st.sampled_from(("attention", "localization", "width", "dropout", "init"
 )
 def test_any_json_as_description(tmp_path, written, header):
     text = json.dumps(header)
-    loads_or_says_why(tmp_path / "net", save(load(written), {METADATA_KEY: text}))
+    load_or_user_error(tmp_path / "net", save(load(written), {METADATA_KEY: text}))
 
 
 @pytest.mark.parametrize("name", pretrained_names())
-def test_pretrained_networks_answer_as_stored(name):
+def test_pretrained_networks_give_the_stored_logits(name):
     with np.load(GOLDEN) as golden:
         images, expected = golden["images"], golden[name]
     trained = load_pretrained(name)
@@ -262,7 +262,7 @@ def test_pretrained_networks_answer_as_stored(name):
     assert len(trained.classes) == expected.shape[1]
 
 
-def test_the_papers_network_comes_with_the_package():
+def test_the_papers_network_is_included():
     trained = load_pretrained("deep_emotion.fer2013")
     assert count_parameters(trained.model) == 47_657
     assert trained.classes == ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
