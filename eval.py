@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from deep_emotion_jax.data.split import Split
     from deep_emotion_jax.evaluation.runs import Scored
 
-# JAX and all that needs it are imported in the commands, so that --help is fast.
+# The commands import JAX and everything that needs it, so that --help is fast.
 
 
 class Selection(NamedTuple):
-    """The networks to score, a title for results, where files go, and facts for a record."""
+    """The networks to score, the title of the results, their folder, and metadata for a record."""
 
     networks: "list[Scored]"
     title: str
@@ -37,7 +37,7 @@ class Selection(NamedTuple):
 
 
 def cross_validate(options: argparse.Namespace, overrides: Sequence[str]) -> None:
-    """Train every fold of the subject-independent protocol, in one program.
+    """Train all folds of the subject-independent protocol in one program.
 
     Example:
       python eval.py cross-validate --config configs/ck_plus.py --config.manual_dir=PATH
@@ -46,7 +46,7 @@ def cross_validate(options: argparse.Namespace, overrides: Sequence[str]) -> Non
 
 
 def seeds(options: argparse.Namespace, overrides: Sequence[str]) -> None:
-    """Train one config with several seeds, in one program.
+    """Train one config with several seeds in one program.
 
     Example:
       python eval.py seeds --config configs/fer2013.py --config.manual_dir=PATH --num 3
@@ -55,7 +55,7 @@ def seeds(options: argparse.Namespace, overrides: Sequence[str]) -> None:
 
 
 def folds(options: argparse.Namespace, overrides: Sequence[str]) -> None:
-    """Print fold, split and key of every example, one per line.
+    """Print fold, split and key of every example, one example per line.
 
     Example:
       python eval.py folds --config configs/ck_plus.py --config.manual_dir=PATH
@@ -74,10 +74,10 @@ def folds(options: argparse.Namespace, overrides: Sequence[str]) -> None:
 
 
 def table(options: argparse.Namespace) -> None:
-    """Print the results of all finished runs beside the paper's, as Markdown.
+    """Print the results of all finished runs and the paper's as a Markdown table.
 
-    With --readme, write docs/results.json and the table of README.md instead: results named by
-    --json are added, and replace those of the same dataset, protocol, network and split.
+    With --readme, update docs/results.json and the table of README.md instead: results given by
+    --json are added, or replace those of the same dataset, protocol, network and split.
 
     Example:
       python eval.py table --runs runs
@@ -91,7 +91,7 @@ def table(options: argparse.Namespace) -> None:
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """Score the networks of a run, or one network, on a split.
+    """Score all networks of a run, or one network, on a split.
 
     Example:
       python eval.py evaluate --workdir runs/fer2013 --split validation
@@ -130,10 +130,10 @@ def evaluate(options: argparse.Namespace) -> None:
 
 
 def calibrate(options: argparse.Namespace) -> None:
-    """Fit the temperature of a network, which makes its probabilities match its accuracy.
+    """Fit the temperature that makes a network's probabilities match its accuracy.
 
-    Runs of main.py fit their own. The copy that --save writes has it in its description, where
-    the predictor reads it.
+    Runs of main.py fit it themselves. --save writes a copy of the network with the temperature in
+    its metadata, where the predictor reads it.
 
     Example:
       python eval.py calibrate --model deep_emotion.fer2013 --manual-dir PATH --save new.safetensors
@@ -155,11 +155,11 @@ def calibrate(options: argparse.Namespace) -> None:
     if options.save:
         about = {**trained.about, "temperature": temperature, "calibration_error": errors}
         save_model(options.save, trained.model, trained.settings, trained.classes, about)
-        print(f"the network with its temperature is in {options.save}")
+        print(f"network with temperature in {options.save}")
 
 
 def regions(options: argparse.Namespace) -> None:
-    """Draw the regions that matter; score the maps where the true regions are known.
+    """Draw the regions that matter, and score the maps if the true regions are known.
 
     Example:
       python eval.py regions --model deep_emotion.fer2013 --manual-dir PATH --split validation
@@ -188,7 +188,7 @@ def regions(options: argparse.Namespace) -> None:
 
 
 def robustness(options: argparse.Namespace) -> None:
-    """Compare networks on shifted, rotated and scaled faces, as mean and deviation over the runs.
+    """Compare networks on shifted, rotated and scaled faces.
 
     Example:
       python eval.py robustness --workdirs runs/with runs/without --out runs/attention
@@ -216,7 +216,7 @@ def robustness(options: argparse.Namespace) -> None:
 def _train(
     options: argparse.Namespace, overrides: Sequence[str], suffix: str, num: int | None = None
 ) -> None:
-    """Train all folds of a config, with `num` seeds from its own on; None for its own alone."""
+    """Train all folds of a config, with its seed or with `num` seeds from there on."""
     from datasets.load import load_dataset
     from deep_emotion_jax.runtime.devices import choose_devices
     from deep_emotion_jax.training.experiment import run
@@ -241,7 +241,7 @@ def _select(options: argparse.Namespace) -> Selection:
     finished = runs.read_run(options.workdir) if options.workdir else None
     if finished:
         for key, value in {**finished.config, **finished.paths}.items():
-            if key in config and not isinstance(value, dict):  # what prepares and reads the data
+            if key in config and not isinstance(value, dict):  # not model, recipe, augmentation
                 config[key] = value
     else:
         config.dataset, config.protocol = options.dataset, "official"
@@ -279,7 +279,7 @@ def _select(options: argparse.Namespace) -> Selection:
 
 
 def _copies_of_training(config: "ConfigDict", faces: "Split") -> "np.ndarray | None":
-    """Return which faces of a split are also in the training split; None if that is unknown."""
+    """Mark faces that are also in the training split: bool [N], or None if unknown."""
     from datasets.load import load_dataset
     from deep_emotion_jax.evaluation import runs
 
@@ -287,7 +287,7 @@ def _copies_of_training(config: "ConfigDict", faces: "Split") -> "np.ndarray | N
         return None
     try:
         train = load_dataset(config, ["train"]).splits["train"]
-    except UserError:  # The owner has this split alone.
+    except UserError:  # the data have only this split
         return None
     return runs.copies_of_training(faces, train)
 

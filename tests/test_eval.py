@@ -1,4 +1,4 @@
-"""The evaluation commands as a user runs them, on a short training."""
+"""The evaluation commands as users run them, on a short training."""
 
 import csv
 import json
@@ -21,7 +21,7 @@ from deep_emotion_jax.nn.weights import load_model
 from deep_emotion_jax.pretrained import load_pretrained
 
 
-def test_evaluate_repeats_what_the_run_reported(prepared, finished, tmp_path):
+def test_evaluate_reproduces_the_scores_of_the_run(prepared, finished, tmp_path):
     workdir = finished[0]
     path = tmp_path / "predictions.csv"
     done = run(
@@ -48,7 +48,7 @@ def test_evaluate_repeats_what_the_run_reported(prepared, finished, tmp_path):
     np.testing.assert_allclose(shares.sum(1), 1, atol=5e-4)
 
 
-def test_a_shipped_network_is_scored_on_classes_of_other_names(prepared, tmp_path):
+def test_a_shipped_network_is_scored_on_renamed_classes(prepared, tmp_path):
     classes, record = tmp_path / "classes.json", tmp_path / "record.json"
     classes.write_text(json.dumps({"neutral": None, "disgust": "angry"}))
     arguments = ("--model=deep_emotion.fer2013", "--dataset=synthetic_faces")
@@ -79,14 +79,14 @@ def test_calibrate_saves_a_network_that_predicts_with_its_temperature(prepared, 
     assert (new.classes, new.settings) == (old.classes, old.settings)
 
 
-def test_flip_averaging_is_reported_apart(prepared, finished):
+def test_flip_averaging_has_its_own_files(prepared, finished):
     workdir = finished[0]
     done = run("eval.py", "evaluate", f"--workdir={workdir}", f"--data-dir={prepared}", "--flip")
     assert "with flip averaging" in done.stdout
     assert (workdir / "evaluate_test_flip.json").exists()
 
 
-def test_ten_crops_are_a_row_of_their_own(prepared, finished, tmp_path):
+def test_ten_crops_have_their_own_row(prepared, finished, tmp_path):
     workdir, file = finished[0], tmp_path / "ten.json"
     data = (f"--workdir={workdir}", f"--data-dir={prepared}", "--split=validation")
     done = run("eval.py", "evaluate", *data, "--tta=ten", f"--json={file}")
@@ -101,7 +101,7 @@ def test_ten_crops_are_a_row_of_their_own(prepared, finished, tmp_path):
     assert "(validation, ten crops)" in run("eval.py", "table", f"--json={file}").stdout
 
 
-def test_table_has_a_line_for_what_was_not_run(finished):
+def test_table_lists_results_that_were_not_run(finished):
     done = run("eval.py", "table", f"--runs={finished[0].parent}", "--all")
     lines = done.stdout.splitlines()
     assert sum("not run" in line for line in lines) == 7
@@ -144,12 +144,12 @@ def test_seeds_train_together(prepared, tmp_path):
     assert done.returncode == 0, done.stderr
     assert (out / "robustness.png").exists()
     shifted = json.loads((out / "robustness.json").read_text())["accuracy"][tmp_path.name]["shift"]
-    assert [runs[0] for runs in shifted] == accuracies  # a line a seed; the first is unchanged
+    assert [runs[0] for runs in shifted] == accuracies  # one line per seed; the first is unchanged
     mean, deviation = 100 * np.mean(accuracies), 100 * np.std(accuracies, ddof=1)
     assert f"{mean:.1f} ± {deviation:.1f}" in done.stdout
 
 
-def test_mistakes_are_one_message(prepared, finished, tmp_path):
+def test_user_errors_are_one_message(prepared, finished, tmp_path):
     data = f"--data-dir={prepared}"
     fails("eval.py", "evaluate", f"--workdir={tmp_path}", data, words=(tmp_path, "main.py"))
     fails(
@@ -180,8 +180,8 @@ def test_evaluate_finds_the_data_of_the_run(finished, tmp_path):
     assert "35 images" in done.stdout
 
 
-def test_only_the_split_that_is_scored_is_read(prepared, tmp_path):
-    """The other splits are damaged here."""
+def test_only_the_scored_split_is_read(prepared, tmp_path):
+    """The files of the other splits are damaged."""
     shutil.copytree(prepared, tmp_path / "data")
     for path in (tmp_path / "data").rglob("*.array_record*"):
         if "-validation." not in path.name:
@@ -209,7 +209,7 @@ def test_help_lists_the_options(command, words):
         assert word in done.stdout
 
 
-def test_a_split_without_a_training_split_beside_it_is_scored(monkeypatch, capsys):
+def test_a_split_is_scored_without_a_training_split(monkeypatch, capsys):
     images = np.random.default_rng(0).integers(0, 256, (14, 48, 48, 1), dtype=np.uint8)
     keys = [f"face-{i}" for i in range(14)]
     faces = Split(images, np.arange(14, dtype=np.int32) % 7, keys, [""] * 14, copies=[""] * 14)

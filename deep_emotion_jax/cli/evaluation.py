@@ -20,7 +20,7 @@ SPLITS = ("train", "validation", "test", "all")
 def add_command(
     commands: "argparse._SubParsersAction", name: str, function: Callable[..., None]
 ) -> argparse.ArgumentParser:
-    """Add a command that is described by the docstring of its function."""
+    """Add a command with the docstring of its function as description."""
     summary, _, rest = (function.__doc__ or "").partition("\n")
     command = commands.add_parser(
         name,
@@ -45,12 +45,12 @@ def add_network(command: argparse.ArgumentParser) -> None:
 
 def _add_dataset(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--dataset", default="fer2013", help="the images for --model (default: %(default)s)"
+        "--dataset", default="fer2013", help="images for --model (default: %(default)s)"
     )
 
 
 def add_data(command: argparse.ArgumentParser) -> None:
-    """Add which images to score, and where to compute."""
+    """Add the images to score and the device."""
     command.add_argument(
         "--split", choices=SPLITS, default="test", help="images to score (default: %(default)s)"
     )
@@ -58,32 +58,32 @@ def add_data(command: argparse.ArgumentParser) -> None:
         "--data-dir",
         type=path,
         metavar="FOLDER",
-        help="the prepared data (default: that of the run, else data)",
+        help="prepared data (default: that of the run, else data)",
     )
     command.add_argument(
         "--manual-dir",
         type=path,
         metavar="PATH",
-        help="the raw data, if not yet prepared (default: that of the run)",
+        help="raw data, if not yet prepared (default: that of the run)",
     )
     command.add_argument(
         "--detector",
         choices=("none", "builtin"),
-        help="of your own folder, score the square in the middle of each picture, or its largest "
-        "face (default: that of the run, else none)",
+        help="for --dataset folder: score the square in the middle of each picture (none), or its "
+        "largest face (default: that of the run, else none)",
     )
     add_device(command)
 
 
 def add_evaluate(command: argparse.ArgumentParser) -> None:
-    """Add what `evaluate` takes beyond networks and data."""
+    """Add the other options of `evaluate`."""
     views = command.add_mutually_exclusive_group()
     views.add_argument(
         "--tta",
         choices=tuple(AVERAGING),
         default="none",
-        help="average the probabilities over views of each face: with its mirror image, shifted by "
-        "3 pixels to each corner, or both (default: %(default)s)",
+        help="average the probabilities over views of each face: its mirror image, shifts by 3 "
+        "pixels to each corner, or both (default: %(default)s)",
     )
     views.add_argument(
         "--flip", dest="tta", action="store_const", const="mirror", help="short for --tta mirror"
@@ -107,7 +107,7 @@ def _class_map(text: str) -> dict[str, str | None]:
     """Read --classes.
 
     Raises:
-      argparse.ArgumentTypeError: if it is no JSON object of strings and nulls.
+      argparse.ArgumentTypeError: if it is not a JSON object of strings and nulls.
     """
     try:
         names = json.loads(path(text).read_text(encoding="utf-8"))
@@ -116,7 +116,7 @@ def _class_map(text: str) -> dict[str, str | None]:
     if not isinstance(names, dict) or not all(
         name is None or isinstance(name, str) for name in names.values()
     ):
-        raise argparse.ArgumentTypeError(f"{text} is not a JSON object of names, or null")
+        raise argparse.ArgumentTypeError(f"{text} is not a JSON object of names and nulls")
     return names
 
 
@@ -133,7 +133,7 @@ def add_calibrate(command: argparse.ArgumentParser) -> None:
     add_data(command)
     command.set_defaults(split="validation")
     command.add_argument(
-        "--save", type=path, metavar="FILE", help="write the network with it (default: no)"
+        "--save", type=path, metavar="FILE", help="write the calibrated network (default: no)"
     )
 
 
@@ -148,7 +148,7 @@ def add_robustness(command: argparse.ArgumentParser) -> None:
         help="folders of finished runs",
     )
     command.add_argument(
-        "--out", type=path, required=True, metavar="FOLDER", help="folder for figure and numbers"
+        "--out", type=path, required=True, metavar="FOLDER", help="folder for the results"
     )
     add_data(command)
 
@@ -163,7 +163,7 @@ def add_table(command: argparse.ArgumentParser) -> None:
         help="folder of finished runs (default: %(default)s)",
     )
     command.add_argument(
-        "--all", action="store_true", help="name results without a run as well (default: no)"
+        "--all", action="store_true", help="list the paper's results without a run (default: no)"
     )
     command.add_argument(
         "--json",

@@ -1,4 +1,4 @@
-"""What the commands have in common: types and options of the command line."""
+"""Types and options shared by the commands."""
 
 import argparse
 from pathlib import Path
@@ -7,17 +7,17 @@ ACCELERATORS = ("auto", "cpu", "gpu", "tpu")
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Keeps line breaks of descriptions, and leaves more room for option names."""
+    """Keeps line breaks of descriptions, and widens the column of option names."""
 
     def __init__(self, prog: str):
         super().__init__(prog, max_help_position=30)
 
 
 def path(text: str) -> Path:
-    """Read a path, with "~" as the home folder: shells do not expand it after "=".
+    """Convert to a path and expand "~", which shells do not expand after "=".
 
     Raises:
-      argparse.ArgumentTypeError: if there is no such user.
+      argparse.ArgumentTypeError: for an unknown user.
     """
     try:
         return Path(text).expanduser()
@@ -26,7 +26,7 @@ def path(text: str) -> Path:
 
 
 def network(text: str) -> str:
-    """Read the name of a network of the package, or the path of a file, as `path` does."""
+    """Convert the name of a network of the package, or a path, whose "~" is expanded."""
     return str(path(text)) if text.startswith("~") else text
 
 
@@ -36,5 +36,5 @@ def add_device(parser: argparse.ArgumentParser) -> None:
         "--device",
         choices=ACCELERATORS,
         default="auto",
-        help="where to compute (default: %(default)s, a TPU or GPU if there is one)",
+        help="device to compute on (default: %(default)s, a TPU or GPU if available)",
     )

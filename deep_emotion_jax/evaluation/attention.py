@@ -1,8 +1,8 @@
-"""Whether the attention contributes: accuracy with each face's own theta, and with other ones.
+"""Measures whether the attention helps: accuracy with each face's own theta and with others.
 
     print(theta_accuracies(model, images, labels))
 
-If a network scores as well with one theta for every face, its localization network is idle.
+If accuracy is the same with one theta for all faces, the localization network has no effect.
 """
 
 from functools import partial
@@ -17,11 +17,11 @@ from deep_emotion_jax.nn.backend import micro_batch_size
 from deep_emotion_jax.nn.model import DeepEmotion
 
 THETAS = ("own", "mean", "others", "identity")
-"""Each face's own theta; their mean; the theta of the face before; no transformation."""
+"""Each face's own theta; the mean theta; the theta of the previous face; the identity."""
 
 
 class _Constant(nnx.Module):
-    """Stands in for a localization network and returns a given theta."""
+    """Replaces a localization network and returns a given theta."""
 
     def __init__(self, theta: jax.Array):
         self.theta = nnx.data(theta)
@@ -33,7 +33,7 @@ class _Constant(nnx.Module):
 def theta_accuracies(
     model: DeepEmotion, images: np.ndarray, labels: np.ndarray
 ) -> dict[str, float]:
-    """Accuracy with each of `THETAS`.
+    """Return the accuracy for each of `THETAS`.
 
     Args:
       model: a network with a sampler.

@@ -22,7 +22,7 @@ BINS = 10
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """Return the temperature that minimises the negative log-likelihood of the labels.
 
-    Dividing all logits by it changes no prediction. Guo et al., "On Calibration of Modern Neural
+    Dividing logits by it does not change predictions. Guo et al., "On Calibration of Modern Neural
     Networks" (ICML 2017), section 4.2.
 
     Args:
@@ -30,8 +30,8 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
       labels: [N] integers in [0, K).
 
     Returns:
-      A number in `TEMPERATURES`; 1 if every image is classified correctly, because the likelihood
-      then grows without limit as the temperature falls.
+      A number in the range `TEMPERATURES`; 1 if all images are classified correctly, because the
+      likelihood then has no maximum.
     """
     logits, labels = np.asarray(logits, np.float64), np.asarray(labels)
     if (logits.argmax(1) == labels).all():
@@ -48,7 +48,12 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 def errors(
     temperature: float, parts: Mapping[str, tuple[np.ndarray, np.ndarray]]
 ) -> dict[str, dict[str, float]]:
-    """Return the calibration error before and after scaling, for logits and labels by split."""
+    """Return the calibration error of each split before and after scaling.
+
+    Args:
+      temperature: divides the logits.
+      parts: split -> logits [N, K] and labels [N].
+    """
     return {
         part: {
             "before": calibration_error(logits, labels),
@@ -61,10 +66,10 @@ def errors(
 def view_errors(
     temperature: float, views: Sequence[np.ndarray], labels: np.ndarray
 ) -> dict[str, dict[str, float]]:
-    """Return the calibration error before and after scaling, of one view and of all views.
+    """Return the calibration error of one view, and of the mean over all, before and after scaling.
 
     Args:
-      temperature: divides the logits of each view; their probabilities are then averaged.
+      temperature: divides the logits of each view before their probabilities are averaged.
       views: logits [N, K] of the images and of their mirror images.
       labels: [N].
     """
@@ -91,7 +96,7 @@ class Bin(NamedTuple):
 
 
 def curve(logits: np.ndarray, labels: np.ndarray) -> list[Bin]:
-    """Return mean confidence and accuracy in `BINS` equal intervals of it, without empty ones."""
+    """Return a `Bin` for each of `BINS` equal intervals of confidence that holds an image."""
     shares = scipy.special.softmax(np.asarray(logits, np.float64), axis=1)
     confidence, correct = shares.max(1), logits.argmax(1) == labels
     places = np.minimum((confidence * BINS).astype(int), BINS - 1)
@@ -103,7 +108,7 @@ def curve(logits: np.ndarray, labels: np.ndarray) -> list[Bin]:
 
 
 def draw_curves(curves: Mapping[str, list[Bin]], path: str | os.PathLike[str], title: str) -> None:
-    """Draw calibration curves by name as a PNG, marker areas by the number of images."""
+    """Draw named calibration curves as a PNG; marker areas show the number of images."""
     figure = Figure((5, 4.6), dpi=150, layout="constrained", facecolor="white")
     axes: Any = figure.subplots()
     axes.set_title(title, wrap=True)

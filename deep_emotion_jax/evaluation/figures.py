@@ -1,7 +1,7 @@
 """Figures of results as PNG files.
 
-They use Matplotlib's object-oriented interface, which needs no display and leaves the caller's
-`pyplot` alone. Colour scales are perceptually uniform and safe for colour-blind readers.
+They use Matplotlib's object-oriented interface, which needs no display and does not change the
+caller's `pyplot`. Colour scales are perceptually uniform and safe for colour-blind readers.
 """
 
 import csv
@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 PathLike = str | os.PathLike[str]
 
 _DPI = 150
-# Okabe & Ito's colours, distinct in all common forms of colour blindness.
+# Okabe & Ito's colours, distinguishable with all common forms of colour blindness.
 _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#555555"
 
 
@@ -35,12 +35,12 @@ def confusion_matrix_png(
       title: shown above the figure.
 
     Raises:
-      ValueError: the matrix is not square or the names do not fit it.
+      ValueError: if the matrix is not [K, K].
     """
     matrix = _counts(matrix, class_names)
     K = len(matrix)
     images = matrix.sum(axis=1, keepdims=True)
-    # The row of an absent class stays blank.
+    # Rows of absent classes stay blank.
     shares = np.divide(matrix, images, out=np.full(matrix.shape, np.nan), where=images > 0)
 
     figure = _figure(1.9 + 0.85 * K, 1.3 + 0.85 * K)
@@ -73,7 +73,7 @@ def confusion_matrix_png(
 
 
 def confusion_matrix_csv(matrix: np.ndarray, class_names: Sequence[str], path: PathLike) -> None:
-    """Write the counts of a confusion matrix with a header row; arguments as for the PNG."""
+    """Write the counts of a confusion matrix as CSV; arguments as in `confusion_matrix_png`."""
     matrix = _counts(matrix, class_names)
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -86,7 +86,7 @@ def confusion_matrix_csv(matrix: np.ndarray, class_names: Sequence[str], path: P
 def write_confusion(
     matrix: np.ndarray, class_names: Sequence[str], stem: PathLike, title: str
 ) -> None:
-    """Write a confusion matrix as `stem`.png and `stem`.csv, its accuracy behind the title."""
+    """Write a confusion matrix as `stem`.png, with the accuracy in its title, and `stem`.csv."""
     title = f"{title}: {np.trace(matrix) / matrix.sum():.2%}"
     confusion_matrix_png(matrix, class_names, f"{os.fspath(stem)}.png", title)
     confusion_matrix_csv(matrix, class_names, f"{os.fspath(stem)}.csv")
@@ -100,12 +100,12 @@ def curves_png(
     Args:
       records: one per epoch, with `epoch` and any of `train_loss`, `validation_loss`,
         `train_accuracy`, `validation_accuracy` (in [0, 1]) and `learning_rate`; missing values and
-        None are left out.
+        None are skipped.
       path: the PNG to write.
-      best_epoch: the epoch to mark; by default the last one with the highest validation accuracy.
+      best_epoch: the epoch to mark; None for the last one with the highest validation accuracy.
 
     Raises:
-      ValueError: there is no record.
+      ValueError: if there is no record.
     """
     if not records:
         raise ValueError("There is no epoch to draw.")
@@ -142,7 +142,7 @@ def curves_png(
 def _mark_best(
     axes: Sequence[Axes], epochs: np.ndarray, accuracy: np.ndarray, best_epoch: int | None
 ) -> None:
-    """Draw a line through all panels and a point in the second one at the best epoch."""
+    """Mark the best epoch by a line in all panels and a point in the accuracy panel."""
     if np.isnan(accuracy).all():
         return
     best = int(np.flatnonzero(accuracy == np.nanmax(accuracy))[-1])
@@ -175,14 +175,14 @@ def regions_png(
     All maps share one colour scale, from 0 to the largest importance.
 
     Args:
-      maps: [K, H, W], not negative; NaN for a class without an image, which is drawn empty.
+      maps: [K, H, W], not negative; a class without images has NaN and is drawn empty.
       faces: [K, H, W] mean faces, grey in [0, 1].
       class_names: K names.
       path: the PNG to write.
       title: shown above the figure.
 
     Raises:
-      ValueError: the shapes do not fit or no map has a value.
+      ValueError: if the shapes do not fit or all maps are NaN.
     """
     maps, faces = np.asarray(maps), np.asarray(faces)
     K = len(class_names)
@@ -220,12 +220,12 @@ def robustness_png(
     path: PathLike,
     title: str,
 ) -> None:
-    """Draw accuracy against the amount of each change: one panel per change, one line per network.
+    """Draw accuracy against the amount of change: one panel per change, one line per network.
 
-    A line is the mean over the network's runs; error bars are standard deviations.
+    Lines are means over a network's runs; error bars are standard deviations.
 
     Args:
-      curves: for each network, for each change, accuracies [runs, amounts] in [0, 1].
+      curves: network -> change -> accuracies [runs, amounts] in [0, 1].
       amounts: shares in [0, 1].
       path: the PNG to write.
       title: shown above the figure.
@@ -251,7 +251,7 @@ def robustness_png(
         panel.grid(color="lightgrey", linewidth=0.5)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("accuracy (%)")
-    # Below the panels, where long folder names hide no curve.
+    # Below the panels, because long folder names would cover the curves.
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False)
     figure.savefig(path)
@@ -270,7 +270,7 @@ def _column(records: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
 
 
 def _line(axes: Axes, epochs: np.ndarray, values: np.ndarray, colour: str, label: str) -> None:
-    known = ~np.isnan(values)  # validation may run only every few epochs; draw its line unbroken
+    known = ~np.isnan(values)  # draws an unbroken line if validation runs every few epochs only
     marker = "o" if known.sum() == 1 else None
     axes.plot(epochs[known], values[known], color=colour, label=label, marker=marker)
 

@@ -1,7 +1,7 @@
-"""Whether a network still works inside: units that never fire, a sampler that has run away.
+"""Checks a trained network for dead units and for a sampling grid outside the feature map.
 
-A network of 47,657 weights trained on little data can collapse: its ReLUs die, or theta takes the
-grid off the map, and the loss then stays where naming the commonest class puts it.
+A network of 47,657 weights trained on little data can collapse: its ReLUs die, or theta moves the
+grid off the map. The loss then stays at that of always predicting the most frequent class.
 
     health = check_health(model, images)
     print(health.problem or "sound")
@@ -20,20 +20,20 @@ from deep_emotion_jax.nn.layers import ConvStage, standardize
 from deep_emotion_jax.nn.model import DeepEmotion
 from deep_emotion_jax.nn.spatial_transformer import affine_grid, grid_sample
 
-# On 300 generated faces the shipped network, which is sound, has half of its worst layer dead and
-# 32 % of its grid off the map.
+# On 300 generated faces, the shipped network, which works, has half of the units of one layer dead
+# and 32 % of its grid off the map.
 MOST_DEAD = 0.9
 MOST_OUTSIDE = 0.7
 LEAST_SCALE = 0.05
 
 
 class Theta(NamedTuple):
-    """Where the sampler looks, over all images.
+    """Statistics of theta over all images.
 
     Attributes:
-      scale: geometric mean of the two sides of the attended part, median over images; 1: the map.
-      shift: distance of its centre from the map's, in half sides of the map, median.
-      outside: share of the grid's points that lie off the map, mean; there the sampler reads zeros.
+      scale: side of the attended region relative to the map (root of the area ratio); median.
+      shift: distance of its centre from the map's centre, in half sides of the map; median.
+      outside: share of grid points off the map, where the sampler reads zeros; mean.
     """
 
     scale: float
@@ -43,12 +43,12 @@ class Theta(NamedTuple):
 
 @dataclass(frozen=True)
 class Health:
-    """What `check_health` finds.
+    """The result of `check_health`.
 
     Attributes:
-      dead: layer -> share of its units (channels of a convolution) that are positive on no image.
-      theta: None if the network has no localization network.
-      problem: what is wrong and what to do, in one sentence; None if all is well.
+      dead: layer -> share of its units (channels of a convolution) that are zero on all images.
+      theta: statistics of theta; None if the network has no localization network.
+      problem: the problem and its remedy in one sentence; None if there is none.
     """
 
     dead: dict[str, float]
@@ -57,11 +57,11 @@ class Health:
 
 
 def check_health(model: DeepEmotion, images: np.ndarray) -> Health:
-    """Runs images through a network and looks at every ReLU and at theta.
+    """Runs images through a network and checks the logits, every ReLU and theta.
 
     Args:
       model: the network.
-      images: [N, 48, 48, 1], uint8 or floats in [0, 1]; a few hundred of the training images.
+      images: [N, 48, 48, 1], uint8 or floats in [0, 1]; a few hundred training images.
     """
     scale = 255 if images.dtype == np.uint8 else 1
     finite, alive, theta = jax.device_get(
@@ -74,9 +74,9 @@ def check_health(model: DeepEmotion, images: np.ndarray) -> Health:
 
 @partial(jax.jit, static_argnums=0)  # one program for all networks of one structure
 def _measure(graph: nnx.GraphDef, state: nnx.State, images: jax.Array):
-    """Whether the logits are finite; layer -> whether each unit fires; `Theta`."""
-    # Repeats the forward pass of `DeepEmotion`, whose stages compute convolutions, pool and ReLU in
-    # one function: the outputs of single convolutions, which are checked here, do not exist there.
+    """Returns whether the logits are finite; layer -> whether each unit fires; `Theta`."""
+    # Repeats the forward pass of `DeepEmotion`: its stages fuse convolutions, pooling and ReLU, so
+    # they do not expose the outputs of single convolutions, which are checked here.
     model = nnx.merge(graph, state)
     alive: dict[str, jax.Array] = {}
 
@@ -120,7 +120,7 @@ def _measure(graph: nnx.GraphDef, state: nnx.State, images: jax.Array):
 
 
 def _part(stage: ConvStage, layers: int) -> ConvStage:
-    """The first convolutions of a stage, each with its ReLU, without the pooling."""
+    """Returns the first convolutions of a stage, each with its ReLU, without the pooling."""
     part = nnx.clone(stage)
     part.residual = stage.residual and layers == len(stage.convs)
     part.convs, part.norms = nnx.List(stage.convs[:layers]), nnx.List(stage.norms[:layers])
@@ -131,16 +131,17 @@ def _part(stage: ConvStage, layers: int) -> ConvStage:
 def _problem(finite: bool, dead: dict[str, float], theta: Theta | None) -> str | None:
     if not finite:
         return "its logits are not finite; lower recipe.learning_rate"
-    # A layer behind a sampler that reads nothing is dead as well: the cause comes first.
+    # Checked first: if the sampler reads nothing, the layers after it are dead as well.
     if theta and (theta.outside > MOST_OUTSIDE or theta.scale < LEAST_SCALE):
         return (
-            f"theta has run away: {theta.outside:.0%} of the grid lies off the map, the attended "
-            f"part has {theta.scale:.2g} of its side; lower recipe.learning_rate or change the seed"
+            f"theta has diverged: {theta.outside:.0%} of the grid is off the map and the attended "
+            f"region has {theta.scale:.2g} of its side; lower recipe.learning_rate or change the "
+            "seed"
         )
     worst = max(dead, key=dead.__getitem__)
     if dead[worst] >= MOST_DEAD:
         return (
-            f"{dead[worst]:.0%} of the units of {worst} are dead: positive on no image; lower "
-            "recipe.learning_rate, lengthen recipe.warmup_steps or change the seed"
+            f"{dead[worst]:.0%} of the units of {worst} are dead (zero on all images); lower "
+            "recipe.learning_rate, increase recipe.warmup_steps or change the seed"
         )
     return None

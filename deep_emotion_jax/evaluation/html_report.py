@@ -1,4 +1,4 @@
-"""A finished run as one HTML page that loads nothing: figures and faces are data URIs."""
+"""The report of a finished run as one HTML page; figures and faces are embedded as data URIs."""
 
 import base64
 import io
@@ -22,12 +22,12 @@ TEMPLATE = "report.html"
 
 
 class Predictions(NamedTuple):
-    """What all runs predict on one split: the N images of every run, one run after the other.
+    """The predictions of all runs on one split, one run after the other.
 
     Attributes:
-      faces: N images; those of several runs may repeat.
+      faces: N images; several runs may contain the same image.
       logits: [N, K].
-      temperatures: [N], of the run that the row belongs to.
+      temperatures: [N], the temperature of the row's run.
     """
 
     faces: Split
@@ -41,13 +41,13 @@ def write_page(
     workdir: Path,
     name: str = "report.html",
 ) -> None:
-    """Write the page, and `calibration.png`, beside the figures of the run.
+    """Write the page and `calibration.png` to the run's folder.
 
     Args:
-      summary: what summary.json holds.
-      predictions: by split, "validation" and "test" if there are test images.
+      summary: the content of summary.json.
+      predictions: split -> predictions; "validation", and "test" if there are test images.
       workdir: the folder of the run; its curves.png and regions.png are embedded if they exist.
-      name: of the file.
+      name: name of the page's file.
     """
     part = "test" if "test" in predictions else "validation"
     shown = predictions[part]
@@ -90,7 +90,7 @@ def _template() -> Any:
 
 
 def _confusion(matrix: np.ndarray) -> list[list[tuple[int, float]]]:
-    """Return count and share of its row for each cell."""
+    """Return the count of each cell and its share of the row."""
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     return [
         list(zip(row, share, strict=True))
@@ -99,7 +99,7 @@ def _confusion(matrix: np.ndarray) -> list[list[tuple[int, float]]]:
 
 
 def _mistakes(faces: Split, logits: np.ndarray, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the wrongly classified faces whose true class is the least probable, worst first."""
+    """Return the misclassified faces with the least probable true class, worst first."""
     shares = scipy.special.softmax(logits, axis=1)
     of_truth = shares[np.arange(len(shares)), faces.labels]
     predicted = logits.argmax(1)

@@ -4,8 +4,8 @@
     metrics.accuracy, metrics.interval95, metrics.per_class_recall
     mean_and_interval([run.accuracy for run in runs])
 
-Every score is computed once over all images and never averaged over batches, so each image has the
-same weight.
+Scores are computed over all images at once, not averaged over batches, so all images have the same
+weight.
 """
 
 import dataclasses
@@ -28,8 +28,8 @@ class Metrics:
       count: N.
       accuracy: share of correctly classified images, in [0, 1].
       interval95: 95 % Wilson interval of the accuracy, in [0, 1]; see `evaluate`.
-      macro_f1: mean F1 over the classes among labels or predictions, in [0, 1].
-      per_class_recall: K values in [0, 1]; None for a class without a labelled image.
+      macro_f1: mean F1 over the classes that occur in labels or predictions, in [0, 1].
+      per_class_recall: K values in [0, 1]; None for a class without images.
       confusion_matrix: [K, K] integer counts; rows are true classes, columns predicted ones.
       log_loss: mean negative log-likelihood of the true class, in nats.
       calibration_error: expected calibration error in [0, 1]; see `evaluate`.
@@ -50,11 +50,11 @@ class Metrics:
 
 
 def evaluate(logits: np.ndarray, labels: np.ndarray) -> Metrics:
-    """Score logits against labels. The predicted class is the first with the largest logit.
+    """Score logits against labels; ties predict the first class.
 
-    `interval95` is Wilson's score interval (1927). It says how much the choice of test images
-    matters, not the choice of training seed (for that see `mean_and_interval`). Unlike a bootstrap,
-    it has a width where all images are classified correctly: 9 of 9 give 70 % to 100 %.
+    `interval95` is Wilson's score interval (1927). It covers the choice of test images, not of the
+    training seed (see `mean_and_interval`). Unlike a bootstrap interval, it has a width if all
+    images are classified correctly: 70 % to 100 % for 9 of 9.
 
     `calibration_error` is the expected calibration error of Guo et al., "On Calibration of Modern
     Neural Networks" (ICML 2017), equation 3: the gap between accuracy and mean confidence in 15
@@ -65,7 +65,7 @@ def evaluate(logits: np.ndarray, labels: np.ndarray) -> Metrics:
       labels: [N] integers in [0, K).
 
     Raises:
-      ValueError: a shape, a type or a label does not fit, or a logit is not finite.
+      ValueError: if a shape, a type or a label does not fit, or a logit is not finite.
     """
     logits, labels = np.asarray(logits, np.float64), np.asarray(labels)
     _check(logits, labels)
@@ -74,7 +74,7 @@ def evaluate(logits: np.ndarray, labels: np.ndarray) -> Metrics:
     log_probabilities = scipy.special.log_softmax(logits, axis=1)
 
     correct = predictions == labels
-    # zero_division=nan leaves classes without a score out instead of counting them as 0.
+    # zero_division=nan skips classes without a score instead of counting them as 0.
     recall = sklearn.metrics.recall_score(
         labels, predictions, labels=classes, average=None, zero_division=np.nan
     )
@@ -115,14 +115,14 @@ class Summary:
 def mean_and_interval(values: Sequence[float]) -> Summary:
     """Summarise one score over seeds or folds.
 
-    The interval assumes independent runs. Folds share training images, so over folds it is somewhat
-    too narrow (Bengio & Grandvalet, JMLR 2004).
+    The interval assumes independent runs. Folds share training images, so their interval is
+    somewhat too narrow (Bengio & Grandvalet, JMLR 2004).
 
     Args:
       values: one finite number per run, at least one.
 
     Raises:
-      ValueError: there is no value, or one is not finite.
+      ValueError: if there is no value, or one is not finite.
     """
     array = np.asarray(values, np.float64)
     if array.ndim != 1 or array.size == 0 or not np.isfinite(array).all():
@@ -136,13 +136,13 @@ def mean_and_interval(values: Sequence[float]) -> Summary:
 
 
 def wilson_interval(correct: float, count: int) -> tuple[float, float]:
-    """Return the 95 % Wilson interval of a share, rounded to whole images, in [0, 1]."""
+    """Return the 95 % Wilson interval, in [0, 1], of `correct` (rounded) of `count` images."""
     interval = scipy.stats.binomtest(round(correct), count).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
 
 
 class Accuracy(NamedTuple):
-    """Share of correct answers in [0, 1], with its 95 % Wilson interval; None of no image."""
+    """An accuracy in [0, 1] with its 95 % Wilson interval; both are None without images."""
 
     images: int
     accuracy: float | None
@@ -150,7 +150,7 @@ class Accuracy(NamedTuple):
 
 
 def accuracy_of(correct: np.ndarray) -> Accuracy:
-    """Return the accuracy of answers that are correct or not, bool [N]."""
+    """Return the accuracy, given bool [N] of which answers are correct."""
     if not len(correct):
         return Accuracy(0, None, None)
     interval = wilson_interval(correct.sum(), len(correct))
@@ -158,7 +158,7 @@ def accuracy_of(correct: np.ndarray) -> Accuracy:
 
 
 class ClassScores(NamedTuple):
-    """The scores of one class; None where there is nothing to divide by."""
+    """The scores of one class; None for a division by zero."""
 
     precision: float | None
     recall: float | None
@@ -183,7 +183,7 @@ def calibration_error(logits: np.ndarray, labels: np.ndarray) -> float:
     """Return the expected calibration error of logits [N, K]; see `evaluate`."""
     probabilities = scipy.special.softmax(np.asarray(logits, np.float64), axis=1)
     confidence, correct = probabilities.max(axis=1), logits.argmax(axis=1) == labels
-    # Bin m = 1 ... M holds the confidences in ((m - 1) / M, m / M], as in the paper.
+    # Bin m of 1 ... M holds the confidences in ((m - 1) / M, m / M], as in the paper.
     bins = np.ceil(confidence * CALIBRATION_BINS).astype(int)
     gaps = np.bincount(bins, weights=correct - confidence)
     return float(np.abs(gaps).sum() / len(confidence))

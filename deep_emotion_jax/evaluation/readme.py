@@ -15,10 +15,10 @@ _SAME = ("dataset", "dataset_config", "protocol", "name", "mirrored", "tta")
 
 
 def render(root: Path) -> str:
-    """Return README.md with the table of today's docs/results.json.
+    """Return README.md with the table of docs/results.json.
 
     Raises:
-      UserError: if a file cannot be read, or README.md lacks the two marks.
+      UserError: if a file cannot be read, or README.md lacks the markers.
     """
     try:
         text = (root / "README.md").read_text(encoding="utf-8")
@@ -37,8 +37,8 @@ def update(root: Path, files: Sequence[Path] = ()) -> None:
 
     Args:
       root: the folder of the repository.
-      files: summary.json of runs, or files of `eval.py evaluate --json`. Each replaces an older
-        result of the same dataset, protocol, network and split.
+      files: summary.json of runs, or files of `eval.py evaluate --json`. Each replaces the result
+        of the same dataset, protocol, network and split, if any.
 
     Raises:
       UserError: as `render`, or if a file is damaged.
@@ -50,7 +50,7 @@ def update(root: Path, files: Sequence[Path] = ()) -> None:
             same = [i for i, old in enumerate(records) if _identity(old) == _identity(new)]
             if same:
                 records[same[0]] = new
-            else:  # behind the others of its dataset
+            else:  # after the others of its dataset
                 places = [
                     i + 1 for i, old in enumerate(records) if old["dataset"] == new["dataset"]
                 ]

@@ -1,4 +1,4 @@
-"""The paper's region figure of a trained network, and scores of its maps against known regions."""
+"""Importance maps as in the paper's region figure, and their scores against known regions."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ from deep_emotion_jax.evaluation import figures
 from deep_emotion_jax.nn.logits import predict_logits
 
 FACES_PER_CLASS = 50
-BLOCK = 32  # faces per call of a compiled program; the same for all, so that it is compiled once
+BLOCK = 32  # faces per call of a compiled program; constant, so that it is compiled once
 METHODS = (
     "label flips",
     "label flips, black squares",
@@ -37,13 +37,13 @@ METHODS = (
     "edges",
     "random",
 )
-"""The first three hide 8 x 8 squares, by blur or, as in the paper, in black. The last three are
-baselines that do not use the network. "detail" is the face minus its blurred form, with which the
-gradients are multiplied."""
+"""The first three hide 8 x 8 squares, blurred or, as in the paper, black. The last three are
+baselines that do not use the network. "detail" is the difference between a face and its blurred
+form, by which "gradient" multiplies the gradients."""
 
 
 def correct_faces(model: nnx.Module, faces: Split, num_classes: int) -> np.ndarray:
-    """Return the places of the first `FACES_PER_CLASS` correctly classified faces of each class."""
+    """Return indices of the first `FACES_PER_CLASS` correctly classified faces of each class."""
     right = predict_logits(model, faces.images).argmax(-1) == faces.labels
     found = [
         np.flatnonzero(right & (faces.labels == label))[:FACES_PER_CLASS]
@@ -53,7 +53,7 @@ def correct_faces(model: nnx.Module, faces: Split, num_classes: int) -> np.ndarr
 
 
 def importance(model: nnx.Module, faces: Split, method: str) -> np.ndarray:
-    """Return importance maps [N, 48, 48] of all faces by one of `METHODS`."""
+    """Return importance maps [N, 48, 48] of all N faces by one of `METHODS`."""
     images = faces.images.astype(np.float32) / 255
     if method == "random":
         return np.random.default_rng(0).random(images.shape[:3], np.float32)
@@ -92,7 +92,7 @@ def _in_blocks(
 
 @functools.cache
 def _logits_fn(graph: nnx.GraphDef[Any]) -> LogitsFn:
-    """Return one function for all networks of one structure, so that it is compiled once."""
+    """Return the same function for all networks of one structure, so that it is compiled once."""
 
     def logits(weights: Any, images: jax.Array) -> jax.Array:
         return nnx.merge(graph, weights)(images)
@@ -105,8 +105,8 @@ def write_regions(
 ) -> None:
     """Draw the paper's figure: the average occlusion map of each class.
 
-    Only correctly classified faces count, since no others can become wrong. Draws nothing if there
-    is none.
+    Uses only correctly classified faces, since only their prediction can become wrong. Draws
+    nothing if there is none.
     """
     shown = faces.select(correct_faces(model, faces, len(class_names)))
     if not len(shown.labels):
@@ -124,7 +124,7 @@ def write_regions(
 def write_telling_faces(
     model: nnx.Module, faces: Split, class_names: Sequence[str], title: str, path: Path
 ) -> None:
-    """Draw of each class the face whose probability drops most when one square is hidden."""
+    """Draw the face of each class whose probability drops most when one square is hidden."""
     shown = faces.select(correct_faces(model, faces, len(class_names)))
     if not len(shown.labels):
         return
@@ -145,16 +145,16 @@ def truth_scores(model: nnx.Module, faces: Split, num_classes: int) -> dict[str,
 
     Args:
       model: the network.
-      faces: with their evidence. The correctly classified ones that show an expression count (a
-        neutral face shows none).
+      faces: faces with `evidence`. Those that are correctly classified and show an expression are
+        used (a neutral face shows none).
       num_classes: K.
 
     Returns:
       For each method:
-        mass_inside, pointing_hit: means over these faces; a map that is zero counts as 0.
-        mapped: the share of maps that are not zero everywhere.
+        mass_inside, pointing_hit: means over these faces; a map of zeros counts as 0.
+        mapped: share of the maps that are not all zeros.
         after_shuffling: rank correlation with the maps of the same network with shuffled weights.
-          Near 1, the maps say nothing about the network. None for label flips, because a network
+          Near 1, the maps do not depend on the network. None for label flips, because a network
           with shuffled weights classifies no face correctly.
       Under "chance": the number of faces, and the share of the image that shows the expression.
     """
@@ -187,10 +187,10 @@ def _similarity(maps: np.ndarray, others: np.ndarray) -> float:
 
 
 def shuffled(model: nnx.Module, seed: int) -> nnx.Module:
-    """Return the network with the numbers of each weight array in random order.
+    """Return the network with the elements of each weight array in random order.
 
-    A sanity check after Adebayo et al., "Sanity Checks for Saliency Maps" (NeurIPS 2018): maps that
-    do not change with it say nothing about the network.
+    For the sanity check of Adebayo et al., "Sanity Checks for Saliency Maps" (NeurIPS 2018): maps
+    that shuffling does not change do not depend on the network.
     """
     graph = nnx.graphdef(model)
     params, rest = nnx.state(model, nnx.Param, nnx.Not(nnx.Param))

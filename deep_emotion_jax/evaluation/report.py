@@ -1,4 +1,4 @@
-"""The files that a finished run writes: summary, weights, confusion matrices, curves, regions."""
+"""Writes the report of a run: summary, weights, confusion matrices, curves and regions."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -22,22 +22,21 @@ from deep_emotion_jax.nn.weights import save_model
 
 HEALTH_FACES = 300
 Scores = dict[str, list[metrics.Metrics]]
-"""Split ("validation" or "test") -> the scores of every run."""
+"""Split ("validation" or "test") -> scores of every run."""
 AllLogits = dict[str, list[np.ndarray]]
-"""The same for the logits."""
+"""Split -> logits [N, K] of every run."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """What training hands over for the report.
+    """The results of a training.
 
     Attributes:
-      models: the network of every run, with the weights to be reported.
+      models: the network of every run, with the chosen weights.
       best_epochs: the epoch of these weights, for every run.
-      chosen_by: how these weights were chosen, in words, for every run.
-      restarts: how often every run was started anew from another seed, because it had learned
-        nothing.
-      records: per epoch one record of every run, in the order of `runs`.
+      chosen_by: the rule that chose them, in words, for every run.
+      restarts: the number of restarts of every run, see `training.restart`.
+      records: metrics; each epoch has one record per run, in the order of `runs`.
       data: all examples; the folds index them.
       runs: fold and seed of every run.
       class_names: names of the K classes.
@@ -62,7 +61,7 @@ class Results:
 def write_results(results: Results) -> None:
     """Evaluate every run and write the report.
 
-    The test examples, if there are any, are read here and nowhere before.
+    Test examples are first read here.
     """
     (results.workdir / "weights").mkdir(exist_ok=True)
     scores: Scores = {"validation": [], "test": []}
@@ -82,7 +81,7 @@ def write_results(results: Results) -> None:
         print(_sentence(part, found, accuracies[part]))
     for entry in entries:
         if entry["restarts"]:
-            print(f"note: {entry['name']} was dead and started anew {entry['restarts']} times")
+            print(f"note: {entry['name']} was dead and restarted {entry['restarts']} times")
         if entry["problem"]:
             print(f"warning: {entry['name']}: {entry['problem']}")
     files = "report.html, summary.json, weights/, confusion_*.png, curves.png, regions.png"
@@ -90,7 +89,7 @@ def write_results(results: Results) -> None:
 
 
 def _evaluate_run(results: Results, i: int, scores: Scores, logits: AllLogits) -> dict[str, Any]:
-    """Score one run, save its weights, add to the last two, and return its entry of the summary."""
+    """Score one run, save its weights, append to `scores` and `logits`, and return its entry."""
     run, model, data = results.runs[i], results.models[i], results.data
     some = run.fold.train[:: max(1, len(run.fold.train) // HEALTH_FACES)]
     health = check_health(model, data.images[some])
@@ -145,7 +144,7 @@ def _save(results: Results, i: int, entry: Mapping[str, Any]) -> None:
 def _pool(
     results: Results, part: str, logits: Sequence[np.ndarray], entries: Sequence[Mapping[str, Any]]
 ) -> Predictions:
-    """Return what all runs predict on one split."""
+    """Return the predictions of all runs on one split."""
     places = [getattr(run.fold, part) for run in results.runs]
     temperatures = [entry["temperature"] for entry in entries]
     return Predictions(
@@ -156,7 +155,7 @@ def _pool(
 
 
 def _collapsed(last: Mapping[str, Any], labels: np.ndarray) -> str | None:
-    """Return the advice for a run that ended no better than the most frequent class."""
+    """Return a warning if a run is no better than predicting the most frequent class."""
     if last["train_accuracy"] > np.bincount(labels).max() / len(labels) + 0.02:
         return None
     return (
@@ -166,7 +165,7 @@ def _collapsed(last: Mapping[str, Any], labels: np.ndarray) -> str | None:
 
 
 def _draw(results: Results, scores: Scores) -> None:
-    """Draw confusion matrices over all runs, the mean learning curves, and the first run's maps."""
+    """Draw the summed confusion matrices, mean learning curves and the first run's regions."""
     workdir, count = results.workdir, len(results.runs)
     for part, found in scores.items():
         matrix = np.sum([score.confusion_matrix for score in found], axis=0)
@@ -191,9 +190,9 @@ def _mean_over_runs(records: Sequence[dict[str, Any]], count: int) -> list[dict[
 def _summary(
     results: Results, entries: list[dict[str, Any]], accuracies: Mapping[str, metrics.Summary]
 ) -> dict[str, Any]:
-    """Return what summary.json holds."""
+    """Return the content of summary.json."""
     config, records, count = results.config, results.records, len(results.runs)
-    # Compilation is not part of the epochs' seconds.
+    # The seconds of the epochs exclude compilation.
     seconds = sum(record["seconds"] for record in records[::count])
     steps = sum(record["steps"] for record in records[::count])
     images = sum(len(run.fold.train) for run in results.runs) * len(records) / count
@@ -216,7 +215,7 @@ def _summary(
 
 
 def _without_copies(entries: Sequence[Mapping[str, Any]], part: str) -> dict[str, Any] | None:
-    """Return the summary over runs without copies of training faces; None if nobody looked."""
+    """Return the accuracy over runs without copies of training faces; None if unknown."""
     found = [entry[part]["without_copies"] for entry in entries if "without_copies" in entry[part]]
     if not found or any(each["accuracy"] is None for each in found):
         return None

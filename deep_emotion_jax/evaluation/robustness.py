@@ -1,7 +1,7 @@
 """Accuracy on shifted, rotated and scaled faces.
 
-A spatial transformer can undo an affine change of the face (Jaderberg et al. 2015). A network whose
-attention does this loses less accuracy than one without attention.
+A spatial transformer can undo an affine change of the face (Jaderberg et al. 2015). If its
+attention does so, a network loses less accuracy than one without attention.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ def change_theta(key: jax.Array, count: int, change: str, amount: float) -> jax.
     Args:
       key: random key of the directions.
       count: number of faces.
-      change: "shift" by that share of the side, at any angle; "rotate" by that share of half a turn
+      change: "shift" by `amount` of the side, at any angle; "rotate" by `amount` of half a turn
         (0.25 is 45 degrees), in either direction; "scale" to 1 + amount or 1 - amount of the size.
       amount: in [0, 1).
 
@@ -42,7 +42,7 @@ def change_theta(key: jax.Array, count: int, change: str, amount: float) -> jax.
     sign = jax.random.rademacher(sign_key, (count,), jnp.float32)
     zero, one = jnp.zeros(count), jnp.ones(count)
     if change == "shift":
-        # Normalised coordinates run over a range of two.
+        # Normalised coordinates span [-1, 1].
         x, y = 2 * amount * jnp.cos(angle), 2 * amount * jnp.sin(angle)
         rows = [one, zero, x, zero, one, y]
     elif change == "rotate":
@@ -69,13 +69,13 @@ def accuracy_under_change(
 ) -> dict[str, list[float]]:
     """Return the accuracy for each of `CHANGES` at each of `AMOUNTS`.
 
-    Pixels from outside the image repeat its edge.
+    Outside the image, its edge is repeated.
 
     Args:
       model: maps images [N, H, W, C] in [0, 1] to logits [N, K].
       images: uint8 [N, H, W, C].
       labels: int [N].
-      seed: of the directions of the changes; the same for all models that are compared.
+      seed: seed of the directions; use the same for all models to compare.
     """
     network = nnx.split(model)
 
@@ -87,10 +87,10 @@ def accuracy_under_change(
 
 
 def describe(curves: Mapping[str, Mapping[str, Sequence[Sequence[float]]]]) -> str:
-    """Return a table of the accuracy in percent, as mean and deviation over runs.
+    """Return a table of accuracies in percent, as mean and standard deviation over runs.
 
     Args:
-      curves: network -> change -> for each run, what `accuracy_under_change` returns.
+      curves: network -> change -> accuracies [runs, amounts].
     """
     rows = []
     for name, changes in curves.items():
@@ -104,7 +104,7 @@ def describe(curves: Mapping[str, Mapping[str, Sequence[Sequence[float]]]]) -> s
 def write_curves(
     curves: Mapping[str, Mapping[str, Sequence[Sequence[float]]]], folder: Path, title: str
 ) -> tuple[Path, Path]:
-    """Write what `describe` takes as a figure and as JSON; return their paths."""
+    """Write curves, as `describe` takes them, as a figure and as JSON; return the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     figure, numbers = folder / "robustness.png", folder / "robustness.json"
     figures.robustness_png(curves, AMOUNTS, figure, title)

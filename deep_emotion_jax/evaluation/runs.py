@@ -1,4 +1,4 @@
-"""Finished runs, read back, and the images that each of their networks is scored on."""
+"""Reads finished runs, and selects the images to score their networks on."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,13 +18,13 @@ PARTS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What a workdir holds of a run that has ended.
+    """A finished run, as read from its workdir.
 
     Attributes:
       workdir: the folder.
       config: the settings, as in config.json.
-      paths: where its data were: `data_dir` and `manual_dir`, if the run has stored them.
-      fingerprint: of the data.
+      paths: `data_dir` and `manual_dir` of its data, if stored.
+      fingerprint: fingerprint of its data.
       networks: run name -> network.
     """
 
@@ -36,12 +36,12 @@ class FinishedRun:
 
 
 class Scored(NamedTuple):
-    """A network and the N images it is scored on, with labels in the order of its classes.
+    """A network and N images to score it on.
 
     Attributes:
-      name: of the network.
+      name: name of the network.
       trained: the network.
-      faces: the images.
+      faces: the images; labels index the network's classes.
       copies: bool [N], True for images that are also in the training split; None if unknown.
     """
 
@@ -55,7 +55,7 @@ def read_run(workdir: Path) -> FinishedRun:
     """Read the settings and the networks of a finished run.
 
     Raises:
-      UserError: if the folder is not that of a run, or a network is missing or damaged.
+      UserError: if the folder does not hold a finished run, or a network is missing or damaged.
     """
     try:
         saved = json.loads((workdir / "config.json").read_text())
@@ -63,21 +63,21 @@ def read_run(workdir: Path) -> FinishedRun:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{workdir} is not the folder of a run of main.py: {error!r}") from error
     if not (workdir / "summary.json").exists():
-        raise UserError(f"the run in {workdir} has not ended; run its command again to resume it")
+        raise UserError(f"the run in {workdir} is not finished; run its command again to resume it")
     networks = {name: load_model(workdir / "weights" / f"{name}.safetensors") for name in names}
     return FinishedRun(workdir, config, saved.get("paths", {}), fingerprint, networks)
 
 
 def faces_of_run(run: FinishedRun, dataset: Dataset, part: str) -> dict[str, Split]:
-    """Return the images of one part of the fold of every network.
+    """Return the images of one part of each network's fold.
 
     Args:
       run: the run.
-      dataset: what it was trained on; for the official protocol, the split `part` is enough.
+      dataset: the dataset of the run; for the official protocol, the split `part` is enough.
       part: one of `PARTS`, or "all".
 
     Raises:
-      UserError: if the data are not those of the run, or it has no such images.
+      UserError: if the data differ from those of the run, or the part is empty.
     """
     protocol = run.config["protocol"]
     if protocol == "official" or part == "all":
@@ -85,8 +85,8 @@ def faces_of_run(run: FinishedRun, dataset: Dataset, part: str) -> dict[str, Spl
     data = join(dataset.splits)
     if data.fingerprint() != run.fingerprint:
         raise UserError(
-            f"these are not the data of the run in {run.workdir}, so its test images may be "
-            "training images here; give its --data-dir or --manual-dir"
+            f"the data differ from those of the run in {run.workdir}, so test images could be "
+            "training images of the run; give its --data-dir or --manual-dir"
         )
     seeds = {int(name.rsplit("-", 1)[1]) for name in run.networks}
     runs = [Run(fold, seed) for seed in seeds for fold in make_folds(dataset, protocol, seed)]
@@ -97,7 +97,7 @@ def faces_of_run(run: FinishedRun, dataset: Dataset, part: str) -> dict[str, Spl
 
 
 def copies_of_training(faces: Split, train: Split) -> np.ndarray:
-    """Mark the images whose pixels are also in the training split: bool [N]."""
+    """Mark images whose pixels are also in the training split: bool [N]."""
     count = len(train.keys)
     return join({"train": train, "own": faces}).copies_of(np.arange(count))[count:]
 
@@ -105,22 +105,22 @@ def copies_of_training(faces: Split, train: Split) -> np.ndarray:
 def rename_classes(
     faces: Split, class_names: Sequence[str], names: Mapping[str, str | None]
 ) -> tuple[Split, list[str]]:
-    """Give the classes of images other names, such as those that a network uses.
+    """Rename classes of images, for example to those of a network.
 
     Args:
       faces: the images; their labels index `class_names`.
       class_names: the names of the labels.
-      names: old name -> new name, or None to leave these images out. Two may get one name; those
-        that are not listed keep theirs.
+      names: old name -> new name, or None to drop the class. Classes may share a new name;
+        classes that are not listed keep their names.
 
     Returns:
-      The images with a known class, and the new names.
+      The remaining images, and the new class names.
 
     Raises:
-      UserError: if there is no class of such an old name, or no image is left.
+      UserError: for an unknown old name, or if no image is left.
     """
     if unknown := sorted(names.keys() - set(class_names)):
-        raise UserError(f"the images have no class {unknown[0]!r}: it is none of {class_names}")
+        raise UserError(f"the images have no class {unknown[0]!r}; their classes: {class_names}")
     renamed = [names.get(name, name) for name in class_names]
     kept = list(dict.fromkeys(name for name in renamed if name is not None))
     places = np.array([-1 if name is None else kept.index(name) for name in renamed])
@@ -133,20 +133,20 @@ def rename_classes(
 
 
 def in_order_of(classes: Sequence[str], faces: Split, class_names: Sequence[str]) -> Split:
-    """Return images with labels that index the classes of a network.
+    """Return images whose labels index the classes of a network.
 
     Args:
       classes: the K classes of the network.
       faces: the images; their labels index `class_names`.
-      class_names: the names of the labels, in any order; all must be classes of the network.
+      class_names: the names of the labels, in any order.
 
     Raises:
-      UserError: if the network does not have a class.
+      UserError: if the network lacks one of the classes.
     """
     missing = [name for name in class_names if name not in classes]
     if missing:
         raise UserError(
-            f"the network has no class {missing[0]!r}: its classes are {list(classes)}, those of "
+            f"the network has no class {missing[0]!r}; its classes are {list(classes)}, those of "
             f"the images {list(class_names)}"
         )
     places = np.array([list(classes).index(name) for name in class_names], faces.labels.dtype)

@@ -1,4 +1,4 @@
-"""Scores of networks on one split: as text for people, as a record for tables."""
+"""Scores of networks on one split, as text and as JSON."""
 
 import dataclasses
 import sys
@@ -25,9 +25,9 @@ class Result(NamedTuple):
 
     Attributes:
       network: the network and its N images.
-      score: on all of them.
-      correct: bool [N].
-      without_copies: on those that are not in the training split; None if that is unknown.
+      score: the scores on all images.
+      correct: bool [N], True for correctly classified images.
+      without_copies: accuracy on images that are not in the training split; None if unknown.
     """
 
     network: Scored
@@ -45,7 +45,7 @@ def score(network: Scored, logits: np.ndarray) -> Result:
 
 
 def describe(results: Sequence[Result]) -> str:
-    """Return scores, the mean over networks, accuracy without copies and of subjects, as text."""
+    """Format scores, their mean, and accuracies without copies and by subject as text."""
     classes = results[0].network.trained.classes
     header = ("run", *tables.SCORES, *(f"recall {name}" for name in classes))
     rows = [(result.network.name, *tables.score_cells(result.score)) for result in results]
@@ -78,14 +78,20 @@ def describe(results: Sequence[Result]) -> str:
         ]
         title = f"{len(groups)} subjects"
         if len(shown) < len(groups):
-            title += f", the {len(shown)} of the lowest accuracy (--json FILE has all)"
+            title += f", the {len(shown)} with the lowest accuracy (--json FILE has all)"
         header = ("subject", "accuracy %", "95 % interval", "images")
         parts.append(f"{title}\n\n{tables.markdown_table(header, rows)}")
     return "\n".join(parts)
 
 
 def record(results: Sequence[Result], part: str, about: dict[str, Any]) -> dict[str, Any]:
-    """Return what `eval.py evaluate --json` writes: the fields of summary.json that tables need."""
+    """Return the content of `eval.py evaluate --json`, with the fields of summary.json for tables.
+
+    Args:
+      results: the scores of each network.
+      part: the split.
+      about: metadata, see `about`.
+    """
     over_runs = metrics.mean_and_interval([result.score.accuracy for result in results])
     without = None
     shares = [each.accuracy for *_, each in results if each and each.accuracy is not None]
@@ -106,7 +112,7 @@ def record(results: Sequence[Result], part: str, about: dict[str, Any]) -> dict[
 def about(
     name: str, config: Mapping[str, Any], model: DeepEmotion, accelerator: str
 ) -> dict[str, Any]:
-    """Return what a record says of a network, its data and the circumstances."""
+    """Return the metadata of a record: network, dataset, command, commit, device and time."""
     return {
         "name": name,
         **{key: config[key] for key in ("dataset", "dataset_config", "protocol")},
@@ -119,7 +125,7 @@ def about(
 
 
 def write(stem: Path, results: Sequence[Result], title: str) -> None:
-    """Write scores to STEM.json, their summed confusion matrix to STEM.png and STEM.csv."""
+    """Write scores to `stem`.json and their summed confusion matrix to `stem`.png and .csv."""
     matrix = np.sum([result.score.confusion_matrix for result in results], axis=0)
     figures.write_confusion(matrix, results[0].network.trained.classes, stem, title)
     over_runs = metrics.mean_and_interval([result.score.accuracy for result in results])

@@ -1,4 +1,4 @@
-"""Accuracy for each subject of a dataset that names them."""
+"""Accuracy for each subject, if the dataset identifies subjects."""
 
 from typing import NamedTuple
 
@@ -18,16 +18,13 @@ class Subgroup(NamedTuple):
 
 
 def by_subject(faces: Split, correct: np.ndarray) -> list[Subgroup]:
-    """Return the accuracy for each subject, the lowest first.
+    """Return the accuracy for each subject, lowest first; empty without subjects.
 
     An image that several networks have classified counts once, with the mean over the networks.
 
     Args:
-      faces: N images, of which some may have the same key.
-      correct: bool [N].
-
-    Returns:
-      Nothing if the dataset does not name the subjects.
+      faces: N images; keys may repeat.
+      correct: bool [N], True for correctly classified images.
     """
     outcomes: dict[str, dict[str, list[bool]]] = {}
     for key, subject, right in zip(faces.keys, faces.subjects, correct, strict=True):

@@ -13,15 +13,15 @@ from deep_emotion_jax.evaluation.metrics import Metrics
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Format a Markdown table whose columns are aligned in the source as well.
+    """Format a Markdown table with padded columns.
 
     Args:
       header: the column titles.
-      rows: one cell per column each, formatted by `str`; the first column is aligned left, the
-        others right.
+      rows: one cell per column, formatted by `str`; the first column is aligned left, the others
+        right.
 
     Raises:
-      ValueError: a row is longer or shorter than the header.
+      ValueError: if a row does not have the length of the header.
     """
     lines = [[str(cell).replace("|", "\\|") for cell in row] for row in (header, *rows)]
     for line in lines:
@@ -35,7 +35,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> s
 
 
 def mean_and_deviation(mean: float, std: float | None, digits: int) -> str:
-    """Format shares in [0, 1] as percent, such as "63.7 ± 0.4"; a single run has no deviation."""
+    """Format shares in [0, 1] as percent, such as "63.7 ± 0.4", or "63.7" if `std` is None."""
     deviation = "" if std is None else f" ± {100 * std:.{digits}f}"
     return f"{100 * mean:.{digits}f}{deviation}"
 
@@ -44,7 +44,7 @@ SCORES = ("accuracy %", "95 % interval", "macro-F1", "calibration error")
 
 
 def score_cells(score: Metrics) -> tuple[str, ...]:
-    """Format the columns `SCORES`, then the recall of each class in percent."""
+    """Format the columns `SCORES`, followed by the recall of each class in percent."""
     low, high = score.interval95
     return (
         f"{100 * score.accuracy:.2f}",
@@ -56,7 +56,7 @@ def score_cells(score: Metrics) -> tuple[str, ...]:
 
 
 def truth_table(scores: Mapping[str, Mapping[str, Any]]) -> str:
-    """Format what `regions.truth_scores` returns."""
+    """Format the result of `regions.truth_scores`."""
     chance = scores["chance"]
     header = (
         "map",
@@ -76,12 +76,12 @@ def truth_table(scores: Mapping[str, Mapping[str, Any]]) -> str:
         for method, score in scores.items()
         if method != "chance"
     ]
-    title = f"{chance['faces']} faces; the true regions cover {chance['mask']:.1%} of them"
+    title = f"{chance['faces']} faces; the true regions cover {chance['mask']:.1%} of the image"
     return f"{title}\n\n{markdown_table(header, rows)}"
 
 
 class Claim(NamedTuple):
-    """What the paper claims for a dataset: accuracies in percent on its test images."""
+    """The paper's result for a dataset: accuracies in percent on its test images."""
 
     dataset: str
     title: str
@@ -128,11 +128,11 @@ PROTOCOL_NAMES = {
 
 
 def results_table(folder: Path, files: Sequence[Path] = (), *, with_missing: bool = False) -> str:
-    """Format the paper's claim and our result of every finished run and evaluation.
+    """Format the result of every finished run and evaluation beside the paper's.
 
     Args:
       folder: holds workdirs, each with a summary.json, at any depth.
-      files: written by `eval.py evaluate --json`.
+      files: files of `eval.py evaluate --json`.
       with_missing: add a row "not run" for each result of the paper without a run.
 
     Raises:
@@ -140,7 +140,7 @@ def results_table(folder: Path, files: Sequence[Path] = (), *, with_missing: boo
     """
     runs = [_read(path) for path in [*sorted(folder.rglob("summary.json")), *files]]
     if not runs and not with_missing:
-        raise UserError(f"no finished run (summary.json) is in {folder}; give another --runs DIR")
+        raise UserError(f"no finished run (summary.json) in {folder}; give another --runs FOLDER")
     rows = [_row(run, digits=2) for run in runs]
     if with_missing:
         found = {row[:2] for row in rows}
@@ -156,9 +156,10 @@ _FER_SPLITS = {"test": "PrivateTest", "validation": "PublicTest (validation)"}
 
 
 def records_table(records: Sequence[Mapping[str, Any]]) -> str:
-    """Format what `read_record` returns as README's table, without padding of the cells.
+    """Format records of `read_record` as README's table, without padding of the cells.
 
-    The paper's claim is for test images; others' results stand once for each claim.
+    The paper's result is shown for test images only, with other methods' results, once per dataset
+    and protocol.
     """
     claims = {(claim.dataset, claim.protocol): claim for claim in PAPER}
     titles = OTHER_TITLES | {claim.dataset: claim.title for claim in PAPER}
@@ -187,10 +188,10 @@ def records_table(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Return what a table needs of a summary.json or a file of `eval.py evaluate --json`.
+    """Read the fields for a table from a summary.json or a file of `eval.py evaluate --json`.
 
     Raises:
-      UserError: if it is neither.
+      UserError: if the file is neither.
     """
     record = _read(path)
     part = _part(record)
@@ -208,12 +209,12 @@ _VIEWS = {"shifts": "five shifts", "ten": "ten crops"}
 
 
 class _Row(NamedTuple):
-    """One result; its cells stand under "ours %" to "command"."""
+    """One result; `cells` fill the columns "ours %" to "command"."""
 
     dataset: str
     protocol: str
     cells: tuple[str, ...]
-    on_test: bool = True  # the paper's claims are for test images
+    on_test: bool = True  # as the paper's results are
 
 
 _HEADER = (
@@ -230,20 +231,20 @@ _PAPER_ROWS = [("fer2013", "official")] + [
 
 
 def _format(rows: list[_Row]) -> str:
-    # The paper's datasets come first and in its order.
+    # The paper's datasets come first, in its order.
     order = {claim.dataset: place for place, claim in enumerate(PAPER)}
     rows = sorted(
         rows, key=lambda row: (order.get(row.dataset, len(order)), row.protocol == "subjects")
     )
     claims = {claim.dataset: claim for claim in PAPER}
-    lines, told = [], set()
+    lines, compared_to = [], set()
     for row in rows:
         claim = claims.get(row.dataset)
         accuracy, compared = "not given", ""
         if claim and claim.protocol == row.protocol and row.on_test:
             accuracy = claim.accuracy
-            compared = "" if claim in told else claim.compared
-            told.add(claim)
+            compared = "" if claim in compared_to else claim.compared
+            compared_to.add(claim)
         title = claim.title if claim else OTHER_TITLES.get(row.dataset, row.dataset)
         protocol = PROTOCOL_NAMES.get(row.protocol, row.protocol)
         lines.append((title, protocol, accuracy, *row.cells, compared))
@@ -293,7 +294,7 @@ def _part(record: Mapping[str, Any]) -> str:
 
 
 def _over_runs(record: Mapping[str, Any], part: str) -> dict[str, Any]:
-    """Return the scores over the runs; one run has an interval over images."""
+    """Return the scores over the runs; for one run, the interval is that over images."""
     ours = dict(record["over_runs"][part])
     if ours["interval95"] is None and record.get("runs"):
         ours["interval95"] = record["runs"][0][part]["interval95"]
@@ -314,7 +315,7 @@ def _interval(interval: Sequence[float] | None, digits: int) -> str:
 
 
 def _command(record: Mapping[str, Any]) -> str:
-    """Return the command without the places of its files."""
+    """Return the command without paths."""
     command = re.sub(
         r" --(workdir|config\.data_dir|data-dir|json|predictions)[= ]\S+", "", record["command"]
     )

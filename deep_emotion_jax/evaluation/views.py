@@ -8,7 +8,7 @@ from deep_emotion_jax.nn.logits import predict_mean
 from deep_emotion_jax.nn.model import DeepEmotion
 
 SHIFTS = ((0, 0), (3, 3), (3, -3), (-3, 3), (-3, -3))
-"""Down and right, in pixels of 48; the edge is repeated."""
+"""Shifts down and to the right, in pixels of 48; the edge is repeated."""
 
 VIEWS = {"none": 1, "mirror": 2, "shifts": 5, "ten": 10}
 """Choices of views and their numbers: the face alone, with its mirror image, shifted by each of
@@ -16,7 +16,7 @@ VIEWS = {"none": 1, "mirror": 2, "shifts": 5, "ten": 10}
 
 
 def views(images: np.ndarray, choice: str) -> Iterator[np.ndarray]:
-    """The views of images [N, H, W, C], each of the same shape.
+    """Yields the views of images [N, H, W, C], each of this shape.
 
     Raises:
       ValueError: for an unknown choice.

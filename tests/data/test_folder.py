@@ -58,7 +58,7 @@ def test_a_folder_trains_and_its_network_predicts(folder, tmp_path):
     assert 0 < np.abs(mine - start).max() < 0.05
 
 
-def test_mistakes_are_one_message(folder, tmp_path):
+def test_user_errors_are_one_message(folder, tmp_path):
     words = ("config.init_from", "fc1.bias", "config.model")
     fails(*arguments(folder, tmp_path), "--config.model.width=2", words=words)
     (tmp_path / "empty").mkdir()

@@ -1,4 +1,4 @@
-"""The accuracies with other thetas, on a network whose theta alone decides."""
+"""Accuracies with other thetas, on a network whose prediction depends only on theta."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +11,7 @@ from deep_emotion_jax.nn.model import DeepEmotion
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 48, 48, 1)).astype(np.uint8)
 
 
-def test_a_network_with_one_theta_for_all_scores_the_same_with_it():
+def test_a_constant_theta_gives_equal_accuracy_with_own_and_mean_theta():
     model = DeepEmotion(rngs=nnx.Rngs(0))
     model.localization.theta.bias[...] = jnp.array([0.6, 0, 0.2, 0, 0.6, 0.1])  # weights are zero
     labels = np.asarray(model(jnp.asarray(IMAGES, jnp.float32) / 255).argmax(-1))
@@ -22,7 +22,7 @@ def test_a_network_with_one_theta_for_all_scores_the_same_with_it():
     assert found["identity"] == pytest.approx(np.mean(without == labels))
 
 
-def test_a_network_that_needs_its_own_theta_loses_with_others():
+def test_accuracy_drops_with_other_thetas_if_the_network_needs_its_own():
     rng = np.random.default_rng(1)
     model = DeepEmotion(rngs=nnx.Rngs(0))
     model.localization.theta.kernel[...] = jnp.asarray(rng.normal(size=(32, 6)), jnp.float32)
@@ -32,7 +32,7 @@ def test_a_network_that_needs_its_own_theta_loses_with_others():
     assert min(found["mean"], found["others"], found["identity"]) < 1
 
 
-def test_a_network_without_sampler_is_refused():
+def test_a_network_without_a_sampler_raises_an_error():
     model = DeepEmotion(attention="none", rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="attention='none'"):
         theta_accuracies(model, IMAGES, np.zeros(12, int))

@@ -1,4 +1,4 @@
-"""The temperature against one that is known, and the calibration curve against counts by hand."""
+"""The temperature against a known one, and the calibration curve against counts by hand."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def sample(count, temperature, seed=0):
 
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
-def test_finds_the_temperature_that_labels_were_drawn_with(temperature):
+def test_recovers_the_temperature_that_labels_were_drawn_with(temperature):
     logits, labels = sample(20_000, temperature)
     assert calibration.fit_temperature(logits, labels) == pytest.approx(temperature, rel=0.05)
 
@@ -33,12 +33,12 @@ def test_the_temperature_lowers_likelihood_loss_and_error_on_other_images():
     assert after.accuracy == before.accuracy
 
 
-def test_images_without_a_mistake_say_nothing_about_the_temperature():
+def test_the_temperature_is_one_without_mistakes():
     assert calibration.fit_temperature(np.eye(3), np.arange(3)) == 1
 
 
 def test_curve_counts_every_image_once():
-    # Confidence 0.731 twice (once right), and 0.5 on the edge of an interval.
+    # Confidence 0.731 twice (right once), and 0.5 on the edge of an interval.
     logits = np.array([[1.0, 0], [0, 1.0], [0, 0]])
     low, high = calibration.curve(logits, np.array([0, 0, 0]))
     assert low == (1, 0.5, 1.0)

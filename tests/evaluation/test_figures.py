@@ -13,7 +13,7 @@ MATRIX = np.array([[6, 1, 1], [0, 0, 0], [2, 0, 8]])
 
 @pytest.fixture
 def figures(monkeypatch):
-    """The figures as they were when saved, to read back what they say."""
+    """Keeps the figures when they are saved, so that tests can inspect them."""
     saved = []
     savefig = Figure.savefig
 
@@ -82,7 +82,7 @@ def test_confusion_matrix_csv_reads_back(tmp_path):
 
 
 @pytest.mark.parametrize("draw", [report.confusion_matrix_csv, report.confusion_matrix_png])
-def test_confusion_matrix_that_does_not_fit_its_names_is_refused(tmp_path, draw):
+def test_a_confusion_matrix_of_another_size_than_its_names_raises_an_error(tmp_path, draw):
     arguments = (MATRIX, NAMES[:2], tmp_path / "matrix")
     with pytest.raises(ValueError, match="2 names"):
         draw(*arguments, *(["title"] if draw is report.confusion_matrix_png else []))
@@ -101,13 +101,13 @@ def test_curves_mark_the_best_epoch(tmp_path, figures):
     np.testing.assert_allclose(rate.lines[0].get_ydata(), 0.005)
 
 
-def test_curves_take_the_last_of_equally_good_epochs(tmp_path, figures):
+def test_curves_mark_the_last_of_equally_good_epochs(tmp_path, figures):
     records = [{"epoch": e, "validation_accuracy": a} for e, a in [(1, 0.2), (2, 0.4), (3, 0.4)]]
     report.curves_png(records, tmp_path / "curves.png")
     assert any("at epoch 3" in line.get_label() for line in figures[0].axes[1].lines)
 
 
-def test_curves_mark_the_epoch_that_was_chosen(tmp_path, figures):
+def test_curves_mark_the_given_epoch(tmp_path, figures):
     report.curves_png(_records(), tmp_path / "curves.png", best_epoch=3)
     lines = {line.get_label(): line.get_xydata() for line in figures[0].axes[1].lines}
     np.testing.assert_allclose(lines["best: 25.00 % at epoch 3"], [[3, 25]])
@@ -122,7 +122,7 @@ def test_a_confusion_matrix_has_its_accuracy_in_the_title(tmp_path, figures):
     }
 
 
-def test_curves_leave_out_what_is_missing(tmp_path, figures):
+def test_curves_skip_missing_values(tmp_path, figures):
     records = _records()
     for record in records:
         del record["learning_rate"]
@@ -141,7 +141,7 @@ def test_curves_without_validation_mark_nothing(tmp_path, figures):
     assert [len(axes.lines) for axes in figures[0].axes] == [1, 0]
 
 
-def test_curves_of_no_epoch_are_refused(tmp_path):
+def test_curves_without_epochs_raise_an_error(tmp_path):
     with pytest.raises(ValueError, match="no epoch"):
         report.curves_png([], tmp_path / "curves.png")
 
@@ -178,7 +178,7 @@ def test_regions_share_one_scale_and_skip_empty_classes(tmp_path, figures):
     assert [text.get_text() for text in axes[4].texts] == ["no image"]
 
 
-def test_regions_that_cannot_be_drawn_are_refused(tmp_path):
+def test_invalid_region_maps_raise_an_error(tmp_path):
     maps = np.zeros((3, 8, 8))
     with pytest.raises(ValueError, match="shape"):
         report.regions_png(maps, maps[:2], NAMES, tmp_path / "regions.png", "Regions")

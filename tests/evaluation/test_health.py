@@ -1,4 +1,4 @@
-"""The diagnostic names the faults that are injected, and is silent about a good network."""
+"""The health check reports injected faults, and none for a working network."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +18,7 @@ def model():
     return DeepEmotion(rngs=nnx.Rngs(0))
 
 
-def test_a_new_network_and_the_shipped_one_are_sound(model):
+def test_a_new_network_and_the_shipped_one_have_no_problem(model):
     health = check_health(model, FACES)
     assert health.problem is None
     assert set(health.dead) == {
@@ -32,7 +32,7 @@ def test_a_new_network_and_the_shipped_one_are_sound(model):
     assert check_health(load_pretrained("deep_emotion.fer2013").model, FACES).problem is None
 
 
-def test_dead_units_are_counted_where_they_are(model):
+def test_dead_units_are_counted_in_their_layer(model):
     bias = model.stages[0].convs[1].bias
     bias[...] = jnp.where(jnp.arange(10) < 3, -1e6, bias[...])
     health = check_health(model, FACES / 255)
@@ -49,7 +49,7 @@ def test_dead_units_are_counted_where_they_are(model):
         (lambda model: model.localization.hidden, "localization.hidden"),
     ],
 )
-def test_a_dead_layer_is_named(model, layer, name):
+def test_a_dead_layer_is_reported(model, layer, name):
     bias = layer(model).bias
     bias[...] = jnp.full(bias.shape, -1e6)
     health = check_health(model, FACES)
@@ -61,12 +61,12 @@ def test_a_dead_layer_is_named(model, layer, name):
 @pytest.mark.parametrize(
     ("theta", "words"),
     [
-        ([1, 0, 3, 0, 1, 0], "100% of the grid lies off the map"),
-        ([40, 0, 0, 0, 40, 0], "of the grid lies off the map"),
-        ([0.01, 0, 0, 0, 0.01, 0], "part has 0.01 of its side"),
+        ([1, 0, 3, 0, 1, 0], "100% of the grid is off the map"),
+        ([40, 0, 0, 0, 40, 0], "of the grid is off the map"),
+        ([0.01, 0, 0, 0, 0.01, 0], "region has 0.01 of its side"),
     ],
 )
-def test_a_theta_that_ran_away(model, theta, words):
+def test_a_diverged_theta_is_reported(model, theta, words):
     model.localization.theta.bias[...] = jnp.array(theta, jnp.float32)
     assert words in check_health(model, FACES).problem
 

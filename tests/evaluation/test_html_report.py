@@ -1,4 +1,4 @@
-"""The page of a finished run: complete, escaped, and without anything to load."""
+"""The HTML report is complete, escaped and self-contained."""
 
 import re
 from html.parser import HTMLParser
@@ -79,14 +79,14 @@ def page(tmp_path_factory):
     return text, Page(text), folder
 
 
-def test_strings_of_the_data_are_text(page):
+def test_strings_from_the_data_are_escaped(page):
     text, parsed, _ = page
     assert not any(tag == "script" for tag, _ in parsed.tags)
     assert "alert(1)</script>" not in text
     assert parsed.text.count(EVIL) > 20
 
 
-def test_nothing_is_loaded(page):
+def test_the_page_loads_nothing(page):
     text, parsed, _ = page
     sources = [attributes["src"] for _, attributes in parsed.tags if "src" in attributes]
     assert all(source.startswith("data:image/png;base64,") for source in sources)
@@ -105,9 +105,9 @@ def test_the_worst_mistake_comes_first(page):
 
 @pytest.mark.parametrize(
     "words",
-    ["43.2 % (80 images)", "so this figure is optimistic", "recipe.optimizer", "1.500", "f00d"],
+    ["43.2 % (80 images)", "so this accuracy is optimistic", "recipe.optimizer", "1.500", "f00d"],
 )
-def test_says(page, words):
+def test_the_page_contains(page, words):
     text = re.sub(r"\s+", " ", page[1].text)
     if words == "43.2 % (80 images)":
         assert re.search(r"training faces: 43\.2 %, 95 % interval 40\.0 to 50\.0 % \(80 im", text)

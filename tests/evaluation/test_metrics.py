@@ -14,14 +14,14 @@ def _logits(predictions, classes, margin=4.0):
 
 
 def _two_class(confidences, correct):
-    """Two-class logits whose label is 0 and whose larger probability is as given."""
+    """Two-class logits with the given larger probabilities; all labels are 0."""
     confidences = np.asarray(confidences)
     odds = np.log(confidences / (1 - confidences))
     first = np.where(correct, odds, -odds)
     return np.stack([first, np.zeros_like(first)], axis=1), np.zeros(len(first), int)
 
 
-def test_figures_computed_by_hand():
+def test_scores_against_values_by_hand():
     labels = np.array([0, 0, 0, 1, 1, 2])
     predictions = np.array([0, 0, 1, 1, 0, 2])
     result = metrics.evaluate(_logits(predictions, 3), labels)
@@ -72,11 +72,11 @@ def test_result_does_not_depend_on_the_order_of_images():
     assert after == before
 
 
-def test_class_absent_from_labels_has_a_place_but_no_recall():
+def test_an_absent_class_has_a_row_but_no_recall():
     result = metrics.evaluate(_logits([0, 1, 1, 3], 4), np.array([0, 1, 1, 0]))
     assert result.confusion_matrix.shape == (4, 4)
     assert result.per_class_recall == (0.5, 1.0, None, None)
-    # Class 3 was predicted, wrongly, and has F1 = 0; class 2 never occurs and is left out.
+    # Class 3 was predicted wrongly and has F1 = 0; class 2 does not occur and is skipped.
     assert result.macro_f1 == pytest.approx((2 / 3 + 1 + 0) / 3)
     assert json.loads(json.dumps(result.to_json()))["per_class_recall"] == [0.5, 1.0, None, None]
 
@@ -138,14 +138,14 @@ def test_interval_is_wilsons(correct, count):
     assert _interval(correct, count) == pytest.approx((centre - reach, centre + reach))
 
 
-def test_an_interval_has_a_width_where_all_images_are_right_or_wrong():
+def test_the_interval_has_a_width_if_all_images_are_right_or_wrong():
     low, high = _interval(9, 9)
     assert low == pytest.approx(0.7009, abs=1e-4)
     assert high == pytest.approx(1)
     assert _interval(0, 9) == pytest.approx((1 - high, 1 - low))
 
 
-def test_extreme_logits_give_finite_figures():
+def test_extreme_logits_give_finite_scores():
     result = metrics.evaluate(np.array([[1e4, 0.0], [1e4, 0.0]], np.float32), np.array([0, 1]))
     assert result.log_loss == pytest.approx(5000)  # Not clipped: a confident mistake costs 1e4.
     assert result.calibration_error == pytest.approx(0.5)
@@ -170,7 +170,7 @@ def test_non_finite_logits_are_refused(value):
         (np.zeros((3, 7)), np.array([0, -1, 1]), "Label -1"),
     ],
 )
-def test_arrays_that_do_not_fit_are_refused(logits, labels, message):
+def test_arrays_of_other_shapes_or_types_raise_an_error(logits, labels, message):
     with pytest.raises(ValueError, match=message):
         metrics.evaluate(logits, labels)
 
@@ -184,12 +184,12 @@ def test_mean_and_interval_over_five_seeds():
     assert summary.interval95 == pytest.approx((59 - reach, 59 + reach), rel=1e-6)
 
 
-def test_a_single_run_has_no_interval_and_equal_runs_have_a_point():
+def test_a_single_run_has_no_interval_and_equal_runs_have_zero_width():
     assert metrics.mean_and_interval([0.7]) == metrics.Summary(1, 0.7, None, None)
     assert metrics.mean_and_interval([0.5, 0.5]).interval95 == (0.5, 0.5)
 
 
 @pytest.mark.parametrize("values", [[], [0.5, float("nan")], [[0.5]]])
-def test_values_without_a_mean_are_refused(values):
+def test_values_without_a_mean_raise_an_error(values):
     with pytest.raises(ValueError, match="finite numbers"):
         metrics.mean_and_interval(values)

@@ -1,4 +1,4 @@
-"""README's table is that of docs/results.json; results are added to both."""
+"""README's table is generated from docs/results.json; results are added to both."""
 
 import json
 
@@ -34,7 +34,7 @@ def table(repository):
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
 
 
-def test_readme_is_not_stale():
+def test_readme_is_up_to_date():
     text = (ROOT / "README.md").read_text()
     assert text == readme.render(ROOT), "stale: run python eval.py table --readme"
 
@@ -48,9 +48,9 @@ def test_the_short_table_repeats_figures_of_the_full_one():
     assert set(short) <= set(full)
 
 
-def test_the_table_stands_between_the_marks(repository):
+def test_the_table_is_written_between_the_markers(repository):
     readme.update(repository)
-    readme.update(repository)  # again, to the same end
+    readme.update(repository)  # idempotent
     text = (repository / "README.md").read_text()
     assert text.startswith("before\n" + readme.BEGIN)
     assert text.endswith(readme.END + "\nafter\n")
@@ -83,11 +83,11 @@ def test_a_result_replaces_that_of_the_same_network_and_split(repository, tmp_pa
     path.write_text(json.dumps({**new, "mirrored": True}))
     readme.update(repository, [path])
     assert [row[4] for row in table(repository)] == ["60.0 ± 1.0", "61.0", "61.0 (mirrored)"]
-    assert table(repository)[2][2:4] == ["", ""]  # the claim stands once
+    assert table(repository)[2][2:4] == ["", ""]  # the paper's result is shown once
     assert "/home" not in (repository / "docs" / "results.json").read_text()
 
 
-def test_without_marks_it_is_one_sentence(repository):
+def test_missing_markers_give_one_sentence(repository):
     (repository / "README.md").write_text("no marks")
     with pytest.raises(UserError, match="results:begin"):
         readme.update(repository)

@@ -1,4 +1,4 @@
-"""Region figures and their scores, on a network whose evidence is known."""
+"""Region figures and their scores, on a network with a known region."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from deep_emotion_jax.nn.model import DeepEmotion
 
 
 class Watcher(nnx.Module):
-    """Names class 1 when the square of rows 8-15, columns 8-15 is very bright, else class 0."""
+    """Predicts class 1 if the square of rows 8-15, columns 8-15 is very bright, else class 0."""
 
     def __init__(self):
         self.scale = nnx.Param(np.float32(20.0))
@@ -43,7 +43,7 @@ def faces():
     return Split(images, labels, [f"k{i}" for i in range(6)], [""] * 6, evidence)
 
 
-def test_maps_of_the_network_find_the_truth_and_baselines_do_not(faces):
+def test_maps_of_the_network_find_the_known_region_and_baselines_do_not(faces):
     scores = truth_scores(Watcher(), faces, 2)
     assert scores["chance"] == {"faces": 3, "mask": pytest.approx(64 / 48**2)}
     for method in METHODS[:4]:
@@ -60,7 +60,7 @@ def test_a_face_without_a_map_counts_as_a_miss(faces, monkeypatch):
     monkeypatch.setattr(regions, "METHODS", ("label flips",))
     full = truth_scores(Watcher(), faces, 2)["label flips"]
     images = faces.images.copy()
-    images[1] = 250  # bright all over: blurring hides nothing
+    images[1] = 250  # uniformly bright, so blurring has no effect
     scores = truth_scores(Watcher(), faces._replace(images=images), 2)["label flips"]
     assert scores == {
         "mapped": pytest.approx(2 / 3),
@@ -70,7 +70,7 @@ def test_a_face_without_a_map_counts_as_a_miss(faces, monkeypatch):
     }
 
 
-def test_networks_of_one_structure_share_their_program():
+def test_networks_of_one_structure_share_a_compiled_program():
     model = DeepEmotion(rngs=nnx.Rngs(0))
     functions = {regions._logits_fn(nnx.graphdef(m)) for m in (model, shuffled(model, seed=0))}
     assert len(functions) == 1

@@ -1,4 +1,4 @@
-"""Changed faces, and what networks make of them."""
+"""Affine changes of faces, and accuracies on changed faces."""
 
 import jax
 import numpy as np
@@ -16,7 +16,7 @@ from deep_emotion_jax.nn.model import DeepEmotion
 from deep_emotion_jax.nn.spatial_transformer import affine_grid, grid_sample
 
 
-def test_nothing_changes_at_zero():
+def test_amount_zero_is_the_identity():
     for change in CHANGES:
         theta = change_theta(jax.random.key(0), 5, change, 0.0)
         np.testing.assert_allclose(theta, np.tile(np.eye(2, 3), (5, 1, 1)), atol=1e-7)
@@ -26,7 +26,7 @@ def test_amounts_are_shares():
     shift, turn, scale = (
         np.asarray(change_theta(jax.random.key(1), 64, change, 0.25)) for change in CHANGES
     )
-    # A quarter of the side is half of the coordinates' range of two.
+    # A quarter of the side is 0.5 in coordinates that span [-1, 1].
     np.testing.assert_allclose(np.hypot(*shift[:, :, 2].T), 0.5, rtol=1e-5)
     angles = np.degrees(np.arctan2(turn[:, 1, 0], turn[:, 0, 0]))
     assert set(np.round(angles)) == {-45, 45}
@@ -44,10 +44,10 @@ def test_scaling_up_enlarges_the_face():
     assert out.sum() == pytest.approx(expected, rel=0.05)
 
 
-def test_accuracy_without_a_change_is_the_networks_own():
+def test_accuracy_without_a_change_is_that_of_the_network():
     model = DeepEmotion(rngs=nnx.Rngs(0))
     images = np.random.default_rng(0).integers(0, 256, (20, 48, 48, 1)).astype(np.uint8)
-    model.fc2.bias[...] -= model(images / np.float32(255)).mean(0)  # no class wins everywhere
+    model.fc2.bias[...] -= model(images / np.float32(255)).mean(0)  # no class always wins
     labels = np.asarray(model(images / np.float32(255))).argmax(-1)
     labels[:5] = (labels[:5] + 1) % 7
     accuracy = accuracy_under_change(model, images, labels)
@@ -55,7 +55,7 @@ def test_accuracy_without_a_change_is_the_networks_own():
     for shares in accuracy.values():
         assert len(shares) == len(AMOUNTS)
         assert shares[0] == 0.75
-        assert len(set(shares)) > 1  # the faces do change
+        assert len(set(shares)) > 1  # the changes have an effect
 
 
 def test_unknown_change():

@@ -1,4 +1,4 @@
-"""Finished runs are read back with the images that each network has not seen."""
+"""Finished runs are read, and each network is scored on images that it was not trained on."""
 
 import json
 
@@ -48,22 +48,22 @@ def test_every_network_gets_the_test_images_of_its_own_fold():
     assert all(len(faces.keys) == 12 for faces in everything.values())
 
 
-def test_other_data_are_refused_where_test_images_could_be_training_images():
+def test_other_data_are_refused_if_test_images_could_be_training_images():
     run = finished("subjects", "other", ["subject-s0-seed-0"])
-    with pytest.raises(UserError, match="not the data of the run"):
+    with pytest.raises(UserError, match="the data differ from those of the run"):
         faces_of_run(run, Dataset("jaffe", {"all": split(12)}, CLASSES), "test")
 
 
-def test_official_splits_need_no_others():
+def test_an_official_split_is_scored_without_the_others():
     run = finished("official", "other", ["official-seed-0"])
     found = faces_of_run(run, Dataset("jaffe", {"validation": split(5)}, CLASSES), "validation")
     assert len(found["official-seed-0"].keys) == 5
 
 
-def test_folders_that_are_no_finished_run(tmp_path):
+def test_folders_without_a_finished_run_are_refused(tmp_path):
     with pytest.raises(UserError, match="not the folder of a run"):
         read_run(tmp_path)
     config = {"config": {"protocol": "official"}, "runs": ["official-seed-0"], "fingerprint": ""}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match="has not ended"):
+    with pytest.raises(UserError, match="is not finished"):
         read_run(tmp_path)

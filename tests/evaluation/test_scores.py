@@ -1,4 +1,4 @@
-"""Scores of networks on one split, with hand-made logits in place of networks."""
+"""Scores of networks on one split, from hand-made logits."""
 
 from types import SimpleNamespace
 
@@ -32,7 +32,7 @@ def test_copies_are_those_of_the_training_split():
     assert runs.copies_of_training(test, train).tolist() == [False, True, False, True]
 
 
-def test_both_figures_are_told_and_recorded():
+def test_accuracies_with_and_without_copies_are_reported():
     copies = np.array([False, True, False, True])
     split = faces([0, 0, 1, 1], "abcd", subjects=["S", "S", "T", ""])
     logits = np.array(
@@ -52,7 +52,7 @@ def test_both_figures_are_told_and_recorded():
     assert [cell.strip() for cell in row.split("|")][7] == "50.0"
 
 
-def test_two_networks_have_a_mean_and_unknown_copies_are_no_figure():
+def test_two_networks_have_a_mean_and_unknown_copies_none():
     split = faces([0, 1], "ab")
     found = [
         scores.score(network(name, split), np.array(logits, float))
@@ -65,7 +65,7 @@ def test_two_networks_have_a_mean_and_unknown_copies_are_no_figure():
     assert scores.record(found, "test", {})["without_copies"] == {"test": None}
 
 
-def test_classes_are_renamed_merged_and_left_out():
+def test_classes_are_renamed_merged_and_dropped():
     split = faces([0, 1, 2, 3], "abcd")
     names = {"joy": "happy", "grin": "happy", "contempt": None}
     chosen, classes = runs.rename_classes(split, ["grin", "contempt", "joy", "sad"], names)

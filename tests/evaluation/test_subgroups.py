@@ -1,4 +1,4 @@
-"""Accuracies of subjects, counted by hand."""
+"""Accuracies by subject, against counts by hand."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ def faces(keys, subjects):
     return Split(images, np.zeros(count, np.int32), list(keys), list(subjects))
 
 
-def test_each_subject_has_its_accuracy_and_interval_the_lowest_first():
+def test_subjects_have_accuracy_and_interval_lowest_first():
     groups = by_subject(faces("abcde", "AABBB"), np.array([1, 1, 1, 0, 0], bool))
     assert [(g.subject, g.images, g.accuracy) for g in groups] == [
         ("B", 3, pytest.approx(1 / 3)),
@@ -30,12 +30,12 @@ def test_an_image_scored_by_two_networks_counts_once():
     assert group.interval95 == wilson_interval(1.5, 2)
 
 
-def test_unnamed_subjects_have_no_figure():
+def test_unnamed_subjects_have_no_accuracy():
     assert by_subject(faces("ab", ["", ""]), np.array([True, False])) == []
 
 
 def test_class_scores_by_hand():
-    # True class 0: 3 right, 1 taken for class 1. Class 2 has no image and is never predicted.
+    # Class 0: 3 images right, 1 predicted as class 1. Class 2 does not occur.
     scores = class_scores(np.array([[3, 1, 0], [2, 4, 0], [0, 0, 0]]))
     assert scores[0] == (0.6, 0.75, pytest.approx(2 / 3), 4)
     assert scores[2] == (None, None, None, 0)

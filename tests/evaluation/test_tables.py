@@ -1,4 +1,4 @@
-"""Tables as Markdown: cells, alignment, and the paper's results beside those of finished runs."""
+"""Markdown tables: cells, alignment, and the paper's results beside those of finished runs."""
 
 import json
 
@@ -49,7 +49,7 @@ def test_mean_and_deviation():
     assert mean_and_deviation(0.637, None, digits=2) == "63.70"
 
 
-def test_every_run_has_a_row_and_the_papers_datasets_come_first(tmp_path):
+def test_each_run_has_a_row_and_the_papers_datasets_come_first(tmp_path):
     write_summary(tmp_path, "a", dataset="synthetic_faces", parameters=47_657)
     write_summary(tmp_path, "b", dataset="fer2013", parameters=968_479)
     write_summary(tmp_path, "c", dataset="fer2013", parameters=47_657)
@@ -62,14 +62,14 @@ def test_every_run_has_a_row_and_the_papers_datasets_come_first(tmp_path):
     assert rows[2][2] == "not given"
 
 
-def test_the_claim_is_for_test_images(tmp_path):
+def test_the_papers_result_is_shown_for_test_images_only(tmp_path):
     scores = {"mean": 0.5, "std": None, "count": 1, "interval95": [0.4, 0.6]}
     write_summary(tmp_path, "a", dataset="fer2013", over_runs={"validation": scores})
     (row,) = cells(results_table(tmp_path))
     assert row[2:4] == ["not given", "50.00 (validation)"]
 
 
-def test_missing_runs_are_named_on_request(tmp_path):
+def test_missing_runs_are_listed_on_request(tmp_path):
     write_summary(tmp_path, "mine", dataset="jaffe", protocol="subjects")
     rows = cells(results_table(tmp_path, with_missing=True))
     missing = {(row[0], row[1]) for row in rows if row[3] == "not run"}
@@ -79,7 +79,7 @@ def test_missing_runs_are_named_on_request(tmp_path):
     assert {row[2] for row in rows} == {claim.accuracy for claim in PAPER} | {"not given"}
 
 
-def test_a_folder_without_runs_is_one_sentence(tmp_path):
+def test_a_folder_without_runs_gives_one_sentence(tmp_path):
     with pytest.raises(UserError, match="no finished run"):
         results_table(tmp_path)
 

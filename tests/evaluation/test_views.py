@@ -1,4 +1,4 @@
-"""Test-time views: their number, what they show, and the mean over them."""
+"""Test-time views: their number and content, and the mean over them."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def test_shifts_move_the_face_and_repeat_the_edge():
         np.testing.assert_array_equal(view, FACES[:, rows][:, :, columns])
 
 
-def test_mirror_and_ten_hold_the_mirrored_faces():
+def test_mirror_and_ten_include_the_mirrored_faces():
     np.testing.assert_array_equal(list(views(FACES, "mirror"))[1], FACES[:, :, ::-1])
     shifted = list(views(FACES, "shifts"))
     ten = list(views(FACES, "ten"))

@@ -152,7 +152,7 @@ def test_a_missing_extra_is_one_message(monkeypatch, trained):
         programs.to_onnx(trained)
 
 
-def test_mistakes_are_one_message(tmp_path, capsys):
+def test_user_errors_are_one_message(tmp_path, capsys):
     fails_here(capsys, "export", words=("--onnx FILE",))
     nowhere = tmp_path / "nowhere" / "fer.onnx"
     fails_here(capsys, "export", "--onnx", nowhere, words=("cannot write", nowhere))

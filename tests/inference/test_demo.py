@@ -293,7 +293,7 @@ def test_with_a_token_only_who_has_it_gets_in(server, monkeypatch):
     assert given[0][1:] == ("127.0.0.1", None, "open sesame")
 
 
-def test_mistakes_are_one_message(server, tmp_path, monkeypatch, capsys):
+def test_user_errors_are_one_message(server, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # the command sets it: put back afterwards
     port = urlsplit(server[0]).port
     before = signal.getsignal(signal.SIGTERM)
