@@ -1,0 +1,157 @@
+"""What every split of a protocol must keep, whatever the keys, labels, people and copies are."""
+
+import hashlib
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deep_emotion_jax.data.folds import (
+    Fold,
+    drop_copies,
+    hash_order,
+    official,
+    per_class_split,
+    random_split,
+    subject_folds,
+)
+from deep_emotion_jax.data.split import Split
+from deep_emotion_jax.errors import UserError
+
+PARTS = ("train", "validation", "test")
+quick = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+seeds = st.integers(0, 2**31)
+names = st.lists(st.text(max_size=6), min_size=1, max_size=60, unique=True)
+
+
+def of(fold, values):
+    """The values of each part."""
+    return tuple(sorted(values[i] for i in getattr(fold, part)) for part in PARTS)
+
+
+def assert_partition(fold, count):
+    assert sorted(np.concatenate(fold[1:]).tolist()) == list(range(count))
+
+
+def shuffled(draw, *columns):
+    """The columns, and the same rows in another order."""
+    order = draw(st.permutations(range(len(columns[0]))))
+    return [(column, [column[i] for i in order]) for column in columns]
+
+
+@quick
+@given(keys=names, seed=seeds)
+def test_the_order_is_that_of_the_digests(keys, seed):
+    order = hash_order(keys, seed)
+    digests = [hashlib.sha256(f"{seed}/{key}".encode()).hexdigest() for key in keys]
+    assert [digests[i] for i in order] == sorted(digests)
+    assert sorted(order.tolist()) == list(range(len(keys)))
+
+
+def test_the_order_is_fixed_for_ever():
+    """Reported accuracies are of these splits."""
+    assert hash_order([f"face_{i}" for i in range(10)], 0).tolist() == [8, 2, 1, 3, 7, 9, 4, 6, 0, 5]
+    assert hash_order([f"face_{i}" for i in range(10)], 1).tolist() == [9, 2, 1, 8, 3, 5, 6, 7, 4, 0]
+
+
+@quick
+@given(st.data(), names, seeds, st.floats(0, 0.5), st.floats(0, 0.5))
+def test_a_random_split_is_whole_and_of_its_keys_alone(data, keys, seed, validation, test):
+    ((keys, others),) = shuffled(data.draw, keys)
+    fold = random_split(keys, seed, validation, test)
+    assert_partition(fold, len(keys))
+    sizes = round(validation * len(keys)), round(test * len(keys))
+    assert (len(fold.validation), len(fold.test)) == sizes
+    assert of(random_split(others, seed, validation, test), others) == of(fold, keys)
+    # The test images are the first of the order, whatever goes to validation.
+    assert set(fold.test) == set(hash_order(keys, seed)[: sizes[1]].tolist())
+
+
+@quick
+@given(st.data(), names, seeds, st.integers(1, 4), st.integers(1, 4), st.integers(0, 12))
+def test_a_split_per_class_tests_every_class_alike(data, keys, seed, classes, each, validation):
+    labels = [data.draw(st.integers(0, classes - 1)) for _ in keys]
+    (keys, other_keys), (labels, other_labels) = shuffled(data.draw, keys, labels)
+    counts = {label: labels.count(label) for label in set(labels)}
+    enough = min(counts.values()) >= each and len(keys) > len(counts) * each + validation
+    try:
+        fold = per_class_split(keys, np.array(labels), seed, validation, each)
+    except UserError:
+        assert not enough
+        return
+    assert enough
+    assert_partition(fold, len(keys))
+    assert of(fold, labels)[2] == sorted(label for label in counts for _ in range(each))
+    assert len(fold.validation) == validation
+    other = per_class_split(other_keys, np.array(other_labels), seed, validation, each)
+    assert of(other, other_keys) == of(fold, keys)
+
+
+@quick
+@given(st.data(), names, seeds, st.sampled_from([None, 3, 4]))
+def test_no_person_is_on_two_sides_and_everyone_is_tested_once(data, keys, seed, count):
+    people = [data.draw(st.sampled_from("ABCDEFG")) for _ in keys]
+    (keys, other_keys), (people, other_people) = shuffled(data.draw, keys, people)
+    persons = set(people)
+    try:
+        folds = subject_folds(keys, people, seed, count)
+    except UserError:
+        assert len(persons) < (count or 3)
+        return
+    assert len(persons) >= (count or 3)
+    assert len(folds) == (count or len(persons))
+    assert len({fold.name for fold in folds}) == len(folds)
+    for i, fold in enumerate(folds):
+        assert_partition(fold, len(keys))
+        train, validation, test = map(set, of(fold, people))
+        assert train
+        assert validation
+        assert test
+        assert not (train & validation or train & test or validation & test)
+        assert of(fold, keys)[1] == of(folds[(i + 1) % len(folds)], keys)[2]
+    tested = sorted(np.concatenate([fold.test for fold in folds]).tolist())
+    assert tested == list(range(len(keys)))
+    sizes = [len(set(of(fold, people)[2])) for fold in folds]
+    assert max(sizes) - min(sizes) <= 1  # in persons
+    others = subject_folds(other_keys, other_people, seed, count)
+    assert [(fold.name, of(fold, other_keys)) for fold in others] == [
+        (fold.name, of(fold, keys)) for fold in folds
+    ]
+
+
+@quick
+@given(st.lists(st.integers(0, 20), min_size=3, max_size=3), st.booleans())
+def test_official_splits_are_consecutive(sizes, with_test):
+    parts = PARTS if with_test else PARTS[:2]
+    splits = {name: faces(count) for name, count in zip(parts, sizes, strict=False)}
+    fold = official(splits)
+    assert np.concatenate(fold[1:]).tolist() == list(range(sum(sizes[: len(parts)])))
+    assert [len(indices) for indices in fold[1:]] == sizes[:2] + [sizes[2] * with_test]
+
+
+def faces(count, copies=None):
+    images = np.zeros((count, 1, 1, 1), np.uint8)
+    keys = [f"k{i}" for i in range(count)]
+    return Split(images, np.zeros(count, np.int32), keys, [""] * count, copies=copies)
+
+
+@quick
+@given(st.data(), st.integers(3, 40))
+def test_without_copies_no_pixels_are_on_two_sides_or_twice(data, count):
+    # The original of each image: itself, or an earlier image that is one.
+    originals: list[int] = []
+    for i in range(count):
+        firsts = sorted(set(originals))
+        originals.append(data.draw(st.sampled_from([i, i, *firsts])))
+    copies = [f"k{at}" if at != i else "" for i, at in enumerate(originals)]
+    sides = np.array([data.draw(st.integers(0, 2)) for _ in range(count)])
+    fold = Fold("a", *(np.flatnonzero(sides == side) for side in range(3)))
+    dropped = drop_copies(fold, faces(count, copies))
+    held_out = {originals[i] for i in np.concatenate([fold.validation, fold.test])}
+    kept = [originals[i] for i in dropped.train]
+    assert len(set(kept)) == len(kept)
+    assert set(kept) == {originals[i] for i in fold.train} - held_out  # no more than needed
+    assert set(dropped.train) <= set(fold.train)
+    assert sorted(dropped.train) == dropped.train.tolist()
+    np.testing.assert_array_equal(dropped.validation, fold.validation)
+    np.testing.assert_array_equal(dropped.test, fold.test)
