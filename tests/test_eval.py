@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from commands import ROOT, fails, run, train_arguments
+from PIL import Image
 
 import datasets.load
 import eval as evaluation
@@ -79,11 +80,23 @@ def test_calibrate_saves_a_network_that_predicts_with_its_temperature(prepared, 
     assert (new.classes, new.settings) == (old.classes, old.settings)
 
 
+def accuracy_of_views(workdir, prepared, split, choice):
+    (trained,) = read_run(workdir).networks.values()
+    config = default.get_config()
+    config.data_dir = str(prepared)
+    faces = datasets.load.load_dataset(config, [split]).splits[split]
+    right = predict_views(trained.model, faces.images, choice).argmax(1) == faces.labels
+    return right.mean()
+
+
 def test_flip_averaging_has_its_own_files(prepared, finished):
     workdir = finished[0]
     done = run("eval.py", "evaluate", f"--workdir={workdir}", f"--data-dir={prepared}", "--flip")
     assert "with flip averaging" in done.stdout
-    assert (workdir / "evaluate_test_flip.json").exists()
+    stored = json.loads((workdir / "evaluate_test_flip.json").read_text())
+    assert stored["over_runs"]["mean"] == pytest.approx(
+        accuracy_of_views(workdir, prepared, "test", "mirror")
+    )
 
 
 def test_ten_crops_have_their_own_row(prepared, finished, tmp_path):
@@ -91,13 +104,9 @@ def test_ten_crops_have_their_own_row(prepared, finished, tmp_path):
     data = (f"--workdir={workdir}", f"--data-dir={prepared}", "--split=validation")
     done = run("eval.py", "evaluate", *data, "--tta=ten", f"--json={file}")
     assert "averaged over ten crops" in done.stdout
-    (trained,) = read_run(workdir).networks.values()
-    config = default.get_config()
-    config.data_dir = str(prepared)
-    faces = datasets.load.load_dataset(config, ["validation"]).splits["validation"]
-    expected = predict_views(trained.model, faces.images, "ten").argmax(1) == faces.labels
+    expected = accuracy_of_views(workdir, prepared, "validation", "ten")
     record = json.loads(file.read_text())
-    assert record["over_runs"]["validation"]["mean"] == pytest.approx(expected.mean())
+    assert record["over_runs"]["validation"]["mean"] == pytest.approx(expected)
     assert "(validation, ten crops)" in run("eval.py", "table", f"--json={file}").stdout
 
 
@@ -142,7 +151,8 @@ def test_seeds_train_together(prepared, tmp_path):
     compare = ("robustness", f"--workdirs={tmp_path}", f"--out={out}", f"--data-dir={prepared}")
     done = run("eval.py", *compare)
     assert done.returncode == 0, done.stderr
-    assert (out / "robustness.png").exists()
+    with Image.open(out / "robustness.png") as image:
+        image.load()  # test_figures.py reads what it shows
     shifted = json.loads((out / "robustness.json").read_text())["accuracy"][tmp_path.name]["shift"]
     assert [runs[0] for runs in shifted] == accuracies  # one line per seed; the first is unchanged
     mean, deviation = 100 * np.mean(accuracies), 100 * np.std(accuracies, ddof=1)

@@ -7,6 +7,8 @@ import skimage.data
 from commands import ROOT, run, train_arguments
 from PIL import Image
 
+from deep_emotion_jax import load_pretrained
+
 
 def example(name):
     return runpy.run_path(str(ROOT / "examples" / f"{name}.py"))["main"]
@@ -35,4 +37,5 @@ def test_train_and_read_report(prepared, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "47,657 parameters, epoch" in done.stdout
     assert "recall of happy" in done.stdout
-    assert (tmp_path / "weights" / "official-seed-0.safetensors").exists()
+    trained = load_pretrained(str(tmp_path / "weights" / "official-seed-0.safetensors"))
+    assert trained.about["run"] == "official-seed-0"

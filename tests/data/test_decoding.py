@@ -65,12 +65,33 @@ def test_a_palette_of_colours_is_colour():
     np.testing.assert_array_equal(decode(encoded(image)), [[[9, 9, 9], [9, 9, 10]]])
 
 
-@pytest.mark.parametrize("mode", ["1", "CMYK", "YCbCr", "LAB", "I;16B", "PA", "RGBX", "HSV"])
-def test_other_modes_of_pillow_images(mode):
-    image = Image.new("I;16", (5, 4), 40_000) if mode == "I;16B" else Image.new(mode, (5, 4))
-    pixels = as_pixels(image)
+ORANGE = (255, 128, 0)
+
+
+@pytest.mark.parametrize(
+    ("mode", "value", "colour"),
+    [
+        ("1", 1, (255, 255, 255)),
+        ("CMYK", (0, 127, 255, 0), ORANGE),
+        ("YCbCr", (151, 43, 202), ORANGE),
+        ("LAB", (171, 171, 203), ORANGE),  # L* 67, a* 43, b* 75
+        ("I;16", 40_000, (156, 156, 156)),
+        ("RGBX", (*ORANGE, 7), ORANGE),
+        ("HSV", (21, 255, 255), ORANGE),
+    ],
+)
+def test_other_modes_of_pillow_images(mode, value, colour):
+    pixels = as_pixels(Image.new(mode, (5, 4), value))
     assert pixels.shape == (4, 5, 3)
     assert pixels.dtype == np.uint8
+    assert abs(pixels.astype(int) - colour).max() <= 8
+
+
+def test_a_palette_with_transparency_lies_on_white():
+    image = Image.new("PA", (2, 1))
+    image.putpalette([*ORANGE, 0, 0, 0])
+    image.putdata([(0, 255), (1, 0)])
+    np.testing.assert_array_equal(as_pixels(image), [[ORANGE, (255, 255, 255)]])
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "AVIF", "TIFF", "BMP"])
@@ -171,8 +192,7 @@ def test_heic_is_named_and_its_package_too(tmp_path, monkeypatch):
 
 
 def test_heic_is_read_where_its_package_is():
-    heif = pytest.importorskip("pi_heif")
-    assert heif
+    pytest.importorskip("pi_heif")
     with pytest.raises(Unreadable) as caught:
         decode(HEIC)
     assert "pip install" not in str(caught.value)

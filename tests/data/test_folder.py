@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from commands import fails, run
 from flax import nnx
 from PIL import Image, ImageDraw
 
+from datasets import common
 from deep_emotion_jax import Predictor, load_pretrained
 from deep_emotion_jax.data.detectors import whole_picture
 from deep_emotion_jax.errors import UserError
@@ -49,7 +51,12 @@ def test_a_folder_trains_and_its_network_predicts(folder, tmp_path):
     predictor = Predictor.from_pretrained(weights, whole_picture)
     assert predictor.classes == ("asleep", "happy", "sad")
     (face,) = predictor.predict(folder / "happy" / "0.png").faces
-    assert face.expression in predictor.classes
+    trained = load_pretrained(weights)
+    pixels = common.face_image(np.asarray(Image.open(folder / "happy" / "0.png")))
+    both = jnp.stack([pixels, pixels[:, ::-1]])[..., None] / 255
+    shares = jax.nn.softmax(trained.model(both) / trained.about["temperature"]).mean(0)
+    np.testing.assert_allclose(list(face.probabilities.values()), shares, atol=1e-4)
+    assert face.expression == predictor.classes[int(shares.argmax())]
     # Two epochs of small steps leave the convolutions near those they started from.
     mine, start = (
         np.asarray(load_pretrained(name).model.stages[0].convs[0].kernel)

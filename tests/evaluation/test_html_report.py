@@ -1,5 +1,6 @@
 """The HTML report is complete, escaped and self-contained."""
 
+import base64
 import re
 from html.parser import HTMLParser
 
@@ -100,7 +101,9 @@ def test_the_worst_mistake_comes_first(page):
     keys = re.findall(re.escape(EVIL) + r"(\d+)", mistakes)
     assert keys[0] == "7"
     assert 10 < len(keys) <= MISTAKES
-    assert (folder / "calibration.png").exists()
+    png = base64.b64encode((folder / "calibration.png").read_bytes()).decode()
+    (shown,) = (given for _, given in parsed.tags if given.get("alt") == "Calibration curve")
+    assert shown["src"] == f"data:image/png;base64,{png}"
 
 
 @pytest.mark.parametrize(

@@ -86,11 +86,27 @@ def test_maps_change_when_weights_are_shuffled(faces):
     np.testing.assert_array_equal(np.sort(kernel), np.sort(mixed))
 
 
-def test_figures_are_drawn(faces, tmp_path):
+def test_figures_show_the_faces_and_where_the_network_looks(faces, tmp_path, monkeypatch):
+    drawn, draw_png = [], regions.figures.regions_png
+
+    def keep(maps, shown, *rest):
+        drawn.append((maps, shown))
+        draw_png(maps, shown, *rest)
+
+    monkeypatch.setattr(regions.figures, "regions_png", keep)
     for draw in (write_regions, write_telling_faces):
         path = tmp_path / f"{draw.__name__}.png"
         draw(Watcher(), faces, ["dark", "bright"], "test", path)
-        assert Image.open(path).size[0] > 200
+        with Image.open(path) as image:
+            image.load()
+    (maps, shown), (best_maps, best_faces) = drawn
+    average = faces.images[..., 0].reshape(2, 3, 48, 48).mean(1)[::-1] / 255
+    np.testing.assert_allclose(shown, average, rtol=1e-5)
+    inside = maps[1, 8:16, 8:16].mean()
+    assert inside > 20 * maps[1, 24:].mean()  # nothing far from the square changes the answer
+    assert not maps[0].any()  # no square that is blurred makes a dark face bright
+    assert np.unravel_index(best_maps[1].argmax(), (48, 48)) < (16, 16)
+    assert any(np.allclose(best_faces[1], image[..., 0] / 255) for image in faces.images[:3])
     wrong = faces._replace(labels=1 - faces.labels)
     write_regions(Watcher(), wrong, ["dark", "bright"], "test", tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()

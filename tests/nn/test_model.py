@@ -44,7 +44,9 @@ def test_parameter_counts(options, parameters):
 
 def test_width_scales_channels():
     model = DeepEmotion(width=2, rngs=nnx.Rngs(0))
-    assert model.stages[1].convs[1].kernel.shape == (3, 3, 20, 20)
+    convs = (9 * 1 + 1) * 20 + 3 * (9 * 20 + 1) * 20 + (9 * 1 + 1) * 16 + (9 * 16 + 1) * 20
+    linear = (81 * 20 + 1) * 100 + 101 * 7 + (9 * 20 + 1) * 64 + 65 * 6
+    assert count_parameters(model) == convs + linear
     assert answer(model, faces()).shape == (4, 7)
 
 

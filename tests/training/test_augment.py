@@ -51,6 +51,33 @@ def test_range_and_shape_are_kept_and_keys_matter(settings):
     assert not np.array_equal(out, augment(jax.random.key(1), images(), settings))
 
 
+def test_contrast_stretches_about_the_mean_of_each_image():
+    x = np.asarray(0.4 + 0.2 * images(64))  # far from 0 and 1
+    out = np.asarray(augment(jax.random.key(0), x, dataclasses.replace(NOTHING, contrast=0.3)))
+    mean = x.mean((1, 2, 3), keepdims=True)
+    factor = (out - mean).std((1, 2, 3)) / (x - mean).std((1, 2, 3))
+    np.testing.assert_allclose(out, mean + factor[:, None, None, None] * (x - mean), atol=1e-5)
+    assert 0.7 <= factor.min() < 0.75
+    assert 1.25 < factor.max() <= 1.3
+
+
+def test_a_square_of_noise_covers_half_of_the_images():
+    x = jnp.full((400, 48, 48, 1), 2.0)  # no noise is that bright
+    out = np.asarray(augment(jax.random.key(0), x, dataclasses.replace(NOTHING, erase=0.5)))
+    covered = (out < 2)[..., 0]
+    assert 150 < covered.any((1, 2)).sum() < 220
+    rows, columns = covered.any(2), covered.any(1)
+    np.testing.assert_array_equal(covered, rows[:, :, None] & columns[:, None])
+    sides = np.stack([rows.sum(1), columns.sum(1)])
+    inside = ~covered[:, [0, -1]].any((1, 2)) & ~covered[:, :, [0, -1]].any((1, 2)) & (sides[0] > 0)
+    assert abs(sides[0] - sides[1])[inside].max() <= 1  # a square, where no edge cuts it
+    assert 22 < sides.max() <= 25
+    noise = out[out < 2]
+    assert noise.min() >= 0
+    assert noise.mean() == pytest.approx(0.5, abs=0.01)
+    assert noise.std() == pytest.approx(12**-0.5, abs=0.01)
+
+
 def test_every_image_gets_its_own_draw():
     same = jnp.broadcast_to(images(1), (8, 48, 48, 1))
     out = np.asarray(augment(jax.random.key(0), same, EVERYTHING))

@@ -117,7 +117,7 @@ def test_a_stop_during_a_restart_resumes_with_identical_results(tmp_path, health
         patch.setattr(loop, "stop_requests", Requests)
         with pytest.raises(Stopped, match="while restarting runs; epoch 4 is saved"):
             train(tmp_path / "run", FOLDS, [3, 4], dead=[4], new_model=new_model)
-    assert begun
+    assert begun == [3, restart_seed(4, 1)]
     state, _ = train(tmp_path / "run", FOLDS, [3, 4], dead=[4])
     for i in (0, 1):
         same(run_of(state._replace(restarts=healthy[0].restarts), i), run_of(healthy[0], i))
