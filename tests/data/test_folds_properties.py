@@ -33,6 +33,14 @@ def assert_partition(fold, count):
     assert sorted(np.concatenate(fold[1:]).tolist()) == list(range(count))
 
 
+def faces(keys, labels=None, copies=None):
+    """A split of black pictures."""
+    count = len(keys)
+    images = np.zeros((count, 1, 1, 1), np.uint8)
+    labels = np.array(labels or [0] * count, np.int32)
+    return Split(images, labels, list(keys), [""] * count, copies=copies)
+
+
 def shuffled(draw, *columns):
     """The columns, and the same rows in another order."""
     order = draw(st.permutations(range(len(columns[0]))))
@@ -80,11 +88,12 @@ def test_the_order_is_fixed_for_ever():
 @given(st.data(), names, seeds, st.floats(0, 0.5), st.floats(0, 0.5))
 def test_a_random_split_is_whole_and_of_its_keys_alone(data, keys, seed, validation, test):
     ((keys, others),) = shuffled(data.draw, keys)
-    fold = random_split(keys, seed, validation, test)
+    shares = {"validation": validation, "test": test}
+    fold = random_split(faces(keys), seed, **shares)
     assert_partition(fold, len(keys))
     sizes = round(validation * len(keys)), round(test * len(keys))
     assert (len(fold.validation), len(fold.test)) == sizes
-    assert of(random_split(others, seed, validation, test), others) == of(fold, keys)
+    assert of(random_split(faces(others), seed, **shares), others) == of(fold, keys)
     # The test images are the first of the order, whatever goes to validation.
     assert set(fold.test) == set(hash_order(keys, seed)[: sizes[1]].tolist())
 
@@ -96,8 +105,9 @@ def test_a_split_per_class_tests_every_class_alike(data, keys, seed, classes, ea
     (keys, other_keys), (labels, other_labels) = shuffled(data.draw, keys, labels)
     counts = {label: labels.count(label) for label in set(labels)}
     enough = min(counts.values()) >= each and len(keys) > len(counts) * each + validation
+    counted = {"validation": validation, "test_per_class": each}
     try:
-        fold = per_class_split(keys, np.array(labels), seed, validation, each)
+        fold = per_class_split(faces(keys, labels), seed, **counted)
     except UserError:
         assert not enough
         return
@@ -105,7 +115,7 @@ def test_a_split_per_class_tests_every_class_alike(data, keys, seed, classes, ea
     assert_partition(fold, len(keys))
     assert of(fold, labels)[2] == sorted(label for label in counts for _ in range(each))
     assert len(fold.validation) == validation
-    other = per_class_split(other_keys, np.array(other_labels), seed, validation, each)
+    other = per_class_split(faces(other_keys, other_labels), seed, **counted)
     assert of(other, other_keys) == of(fold, keys)
 
 
@@ -145,16 +155,13 @@ def test_no_person_is_on_two_sides_and_everyone_is_tested_once(data, keys, seed,
 @given(st.lists(st.integers(0, 20), min_size=3, max_size=3), st.booleans())
 def test_official_splits_are_consecutive(sizes, with_test):
     parts = PARTS if with_test else PARTS[:2]
-    splits = {name: faces(count) for name, count in zip(parts, sizes, strict=False)}
+    splits = {
+        name: faces([str(i) for i in range(count)])
+        for name, count in zip(parts, sizes, strict=False)
+    }
     fold = official(splits)
     assert np.concatenate(fold[1:]).tolist() == list(range(sum(sizes[: len(parts)])))
     assert [len(indices) for indices in fold[1:]] == [*sizes[:2], sizes[2] * with_test]
-
-
-def faces(count, copies=None):
-    images = np.zeros((count, 1, 1, 1), np.uint8)
-    keys = [f"k{i}" for i in range(count)]
-    return Split(images, np.zeros(count, np.int32), keys, [""] * count, copies=copies)
 
 
 @quick
@@ -168,7 +175,7 @@ def test_without_copies_no_pixels_are_on_two_sides_or_twice(data, count):
     copies = [f"k{at}" if at != i else "" for i, at in enumerate(originals)]
     sides = np.array([data.draw(st.integers(0, 2)) for _ in range(count)])
     fold = Fold("a", *(np.flatnonzero(sides == side) for side in range(3)))
-    dropped = drop_copies(fold, faces(count, copies))
+    dropped = drop_copies(fold, faces([f"k{i}" for i in range(count)], copies=copies))
     held_out = {originals[i] for i in np.concatenate([fold.validation, fold.test])}
     kept = [originals[i] for i in dropped.train]
     assert len(set(kept)) == len(kept)

@@ -11,6 +11,7 @@ from unittest import mock
 
 import numpy as np
 import tensorflow_datasets as tfds
+
 from datasets import arrays, common
 from datasets.fer2013 import sources
 from datasets.synthetic_faces import synthetic_faces_dataset_builder as synthetic
