@@ -1,1 +1,1 @@
-"""Pictures, faces, splits and folds."""
+"""Pictures, face detection, splits and folds."""

@@ -1,4 +1,4 @@
-"""Decodes pictures of every kind that Pillow opens to 8 bits, upright, first frame."""
+"""Decodes pictures to 8 bits, upright; of an animation, the first frame."""
 
 import io
 import os
@@ -10,7 +10,7 @@ from PIL import Image, ImageOps, JpegImagePlugin, UnidentifiedImageError
 
 from deep_emotion_jax.errors import UserError
 
-# Only formats that hold pixels: Pillow hands EPS to Ghostscript, which runs programs.
+# Raster formats only: Pillow passes EPS to Ghostscript, which runs programs.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 HEIF_SUFFIXES = (".heic", ".heif", ".hif")
 PICTURE_SUFFIXES = (
@@ -18,29 +18,29 @@ PICTURE_SUFFIXES = (
     *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
 )
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-# Memory for a damaged or hostile JPEG is bounded by this, three bytes for each.
+# Bounds the memory for a damaged or hostile JPEG, at three bytes per pixel.
 _MAX_JPEG_PIXELS = 1 << 28
 
 
 class Unreadable(ValueError):  # noqa: N818
-    """Why a picture cannot be decoded."""
+    """The reason why a picture cannot be decoded."""
 
 
 def decode(source: str | bytes | BinaryIO, max_pixels: int | None = None) -> Image.Image:
-    """Decodes a picture, whatever its suffix: upright by its EXIF tag, the first of many frames.
+    """Decodes the first frame of a picture and rotates it upright by its EXIF tag.
 
-    16-bit grey is scaled by 65535; a palette of greys becomes grey. A JPEG of more than Pillow's 89
-    megapixels is decoded at a half, a quarter or an eighth of its size.
+    The suffix is ignored. 16-bit grey is scaled to 8 bits; a palette of greys becomes grey. A JPEG
+    of more than Pillow's 89 megapixels is decoded at 1/2, 1/4 or 1/8 of its size.
 
     Args:
-      source: a path, a file's content, or a file opened for reading bytes.
-      max_pixels: the most there may be.
+      source: a path, a file's content, or a binary file object.
+      max_pixels: the largest number of pixels to accept.
 
     Returns:
       A loaded Pillow image of mode "L", "RGB" or, where parts are transparent, "RGBA".
 
     Raises:
-      Unreadable: for anything else, with the reason.
+      Unreadable: if it cannot be decoded, with the reason.
     """
     if not isinstance(source, str):
         source = source if isinstance(source, bytes) else _whole(source)
@@ -65,11 +65,11 @@ def decode(source: str | bytes | BinaryIO, max_pixels: int | None = None) -> Ima
 
 
 def convert(image: Image.Image) -> Image.Image:
-    """Brings any Pillow image to mode "L", "RGB" or "RGBA", upright; see `decode`.
+    """Converts any Pillow image to mode "L", "RGB" or "RGBA", upright; see `decode`.
 
     Raises:
       Unreadable: for pixels without a fixed range.
-      Exception: what Pillow raises for truncated and closed images.
+      Exception: Pillow's errors for truncated and closed images.
     """
     image.load()
     if image.mode[0] in "IF":  # 16 and 32 bits, which Pillow's own conversion would clip
@@ -93,7 +93,7 @@ def to_bytes(array: np.ndarray) -> np.ndarray:
 
 
 def on_background(image: Image.Image, grey: int) -> Image.Image:
-    """Lays an image over a grey of [0, 255] where it is transparent: mode "L" or "RGB"."""
+    """Composites an image on a grey background, in [0, 255]: mode "L" or "RGB"."""
     if image.mode != "RGBA":
         return image
     background = Image.new("RGBA", image.size, (grey, grey, grey, 255))
@@ -101,24 +101,24 @@ def on_background(image: Image.Image, grey: int) -> Image.Image:
 
 
 def rgb(image: Image.Image) -> np.ndarray:
-    """The pixels of what `decode` returns, on white: uint8 [H, W, 3]."""
+    """Returns the pixels of a `decode`d image on white: uint8 [H, W, 3]."""
     return np.asarray(on_background(image, 255).convert("RGB"))
 
 
 def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
-    """Reads a picture file as `decode` does, transparency on white.
+    """Reads a picture file with `decode`, on a white background.
 
     Returns:
       uint8 [H, W, 3] RGB.
 
     Raises:
-      UserError: if it is missing, damaged, no picture, or too large.
+      UserError: if it is missing, damaged, not a picture, or too large.
     """
     path = os.fspath(path)
     if "://" in path and not os.path.exists(path):
-        raise UserError(f"{path} is a URL, and nothing is read from the network; download it first")
+        raise UserError(f"{path} is a URL: download it first and give the path of the file")
     if os.path.exists(path) and not os.path.isfile(path):
-        raise UserError(f"cannot read {path}: it is no file")  # a pipe would be waited for
+        raise UserError(f"cannot read {path}: it is not a file")  # a pipe would block
     try:
         return rgb(decode(path))
     except Unreadable as error:
@@ -126,14 +126,14 @@ def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def as_pixels(picture: Any) -> np.ndarray:
-    """Brings an array, a Pillow image or a file's content to the form that `read_picture` gives.
+    """Converts an array, a Pillow image or a file's content to uint8 [H, W, 3] RGB.
 
     Args:
       picture: [H, W], [H, W, 1], [H, W, 3] (RGB) or [H, W, 4] (RGBA) of uint8, uint16, or floats in
-        [0, 1]; a Pillow image; or a picture file's bytes, or such a file opened for reading.
+        [0, 1]; a Pillow image; the bytes of a picture file; or a binary file object.
 
     Raises:
-      UserError: for another shape, type or range, for NaN, and for what cannot be decoded.
+      UserError: for another shape, type or range, for NaN, and if it cannot be decoded.
     """
     try:
         if isinstance(picture, Image.Image):
@@ -212,11 +212,11 @@ def _head(source: str | bytes) -> bytes:
 
 
 def _shrunk_jpeg(source: str | bytes) -> Image.Image:
-    """Opens a JPEG that is larger than Pillow's limit so that it is decoded within the limit."""
+    """Opens a JPEG that is larger than Pillow's limit, to be decoded at a reduced size."""
     image = JpegImagePlugin.JpegImageFile(_file(source))
     pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS or _MAX_JPEG_PIXELS
     if pixels > _MAX_JPEG_PIXELS:
-        raise Unreadable(f"{pixels} are too many pixels; scale it down")
+        raise Unreadable(f"{pixels} pixels are too many; scale it down")
     factor = next(factor for factor in (2, 4, 8) if pixels <= limit * factor**2 or factor == 8)
     image.draft(None, (image.width // factor, image.height // factor))
     return image

@@ -1,7 +1,7 @@
-"""Where the faces are in a picture, framed as in the training pictures.
+"""Face detectors.
 
-A detector is any function from a picture to faces (`Detector`). Its boxes are framed as FER-2013
-frames its faces, forehead to chin and ear to ear, so that `crop.crop` is the same for all.
+A detector is any function from a picture to faces (`Detector`). Its boxes frame faces as FER-2013
+does, from forehead to chin and from ear to ear, so that `crop.crop` is the same for all.
 """
 
 import cmath
@@ -21,25 +21,25 @@ from deep_emotion_jax.data.crop import Box, crop
 from deep_emotion_jax.errors import UserError
 
 # The side of FER-2013's frame in units of the geometric mean of the sides of YuNet's box; their
-# centres coincide. On FER-2013's training faces (benchmarks/framing.py) the box says 1.08, the eyes
-# 1.10, the distance from eyes to mouth 1.02: the mean is taken, rounded.
+# centres coincide. This is the mean of three estimates on FER-2013's training faces
+# (benchmarks/framing.py): 1.08 by the box, 1.10 by the eyes, 1.02 from eyes to mouth.
 FRAME_SIDE = 1.06
-# A face that leans by fewer degrees is cut as it stands: levelling gains nothing there.
+# Faces that are tilted by fewer degrees are not rotated: it gains nothing.
 LEVEL_ABOVE = 10.0
-# On the photographs of docs/detector.md everything above this is a face.
+# On the photographs of docs/detector.md every detection above this score is a face.
 MIN_SCORE = 0.6
-# Boxes with a larger intersection over union are one face; its box is the mean of those that
-# overlap by more than half, which moves less from frame to frame than the best one.
+# Boxes with an intersection over union above SAME_FACE are one face. Its box is the mean of those
+# above SAME_BOX, which moves less from frame to frame than the best one.
 SAME_FACE, SAME_BOX = 0.3, 0.5
 # Height and width of the pictures that YuNet is compiled for. It finds faces of about 10 to 500
 # pixels in them; larger pictures are shrunk.
 CANVASES = ((320, 320), (480, 640), (640, 480), (640, 640))
 SIDE = 640
-# The side of the view in which a face is looked at alone, and of the face's frame in it: landmarks
-# follow a leaning face only if it has 200 pixels or more.
+# Sides of the view in which each face is detected again, and of the face's frame in it: landmarks
+# of a tilted face are right only if it has 200 pixels or more.
 VIEW, FACE_IN_VIEW = 320, 235
-# In pictures larger than twice the canvas, faces of fewer pixels on it (or none at all) mean that
-# there may be smaller ones: the picture is searched at twice the size as well.
+# A picture larger than twice the canvas is also searched at twice the size if it has no face, or
+# one of fewer pixels than this: there may be smaller ones.
 SMALL = 24
 
 
@@ -48,12 +48,11 @@ class FoundFace:
     """A face in a picture.
 
     Attributes:
-      box: the frame to cut out, see `crop.crop`.
-      score: how sure the detector is, in [0, 1].
+      box: the square to crop, see `crop.crop`.
+      score: confidence of the detector, in [0, 1].
       landmarks: [5, 2], x and y in pixels of the picture: right eye (the person's: left in the
         picture), left eye, tip of the nose, right and left corner of the mouth; None if unknown.
-      roll: degrees by which to turn the frame, see `crop.crop`; 0 for a face that is nearly
-        upright.
+      roll: clockwise tilt in degrees, see `crop.crop`; 0 for a face that is nearly upright.
     """
 
     box: Box
@@ -71,33 +70,33 @@ class Detector(Protocol):
 
 
 class Candidates(NamedTuple):
-    """Where YuNet sees faces: scores [N], boxes [N, 4] by their edges, landmarks [N, 5, 2]."""
+    """YuNet's detections: scores [N], edges of boxes [N, 4], landmarks [N, 5, 2]."""
 
     scores: np.ndarray
     boxes: np.ndarray
     landmarks: np.ndarray
 
     def moved(self, by: float, scale: float = 1) -> "Candidates":
-        """Shift by so many pixels right and down, then scale."""
+        """Shift right and down by a number of pixels, then scale."""
         return Candidates(self.scores, (self.boxes + by) * scale, (self.landmarks + by) * scale)
 
 
 def whole_picture(picture: np.ndarray) -> list[FoundFace]:
-    """The detector for pictures that are faces already: the largest square in the middle."""
+    """Return the largest central square: the detector for pictures that are faces."""
     height, width, _ = picture.shape
     return [FoundFace(Box.around(width / 2, height / 2, min(height, width)))]
 
 
 class FaceDetector:
-    """YuNet with the weights that come with the package; finds turned, tilted and small faces.
+    """YuNet with the packaged weights; finds turned, tilted and small faces.
 
-    A picture is searched with a longer side of at most 640 pixels; one of more than 1,280 with
-    small faces, or none, at 1,280 as well. If nothing is found it is searched once more with a
-    border, which finds faces that fill the picture. Every face is then looked at once more in a
-    view of its own, and one that leans a second time, turned upright.
+    A picture is searched at a longer side of at most 640 pixels, and at 1,280 if it is larger and
+    has small faces or none. If nothing is found, it is searched again with a border, which finds
+    faces that fill the picture. Every face is then detected again in a view of its own, and a
+    tilted one once more after it is rotated upright.
 
     Args:
-      min_score: the score below which a face is left out, in [0, 1].
+      min_score: faces with a lower score are left out; in [0, 1].
     """
 
     def __init__(self, min_score: float = MIN_SCORE):
@@ -129,7 +128,7 @@ class FaceDetector:
         return found
 
     def _search(self, picture: np.ndarray, longer: int) -> Candidates:
-        """What is found at a longer side of at most `longer` pixels."""
+        """Detect faces at a longer side of at most `longer` pixels."""
         shrunk, scale = shrink(picture, longer)
         height, width, _ = shrunk.shape
         factor = max(1, longer // SIDE)
@@ -143,7 +142,7 @@ class FaceDetector:
         return self._run(canvas).moved(0, scale)
 
     def _refined(self, picture: np.ndarray, face: FoundFace) -> FoundFace:
-        """The same face, measured in an upright view in which it has `FACE_IN_VIEW` pixels."""
+        """Detect a face again in an upright view in which it has `FACE_IN_VIEW` pixels."""
         view = Box.around(*face.box.centre, face.box.side * VIEW / FACE_IN_VIEW)
         if not view.meets(*picture.shape[:2]):
             return face
@@ -169,7 +168,7 @@ class FaceDetector:
 
 
 class YuNetDetector:
-    """Another file of YuNet's family, run by OpenCV.
+    """A YuNet model file, run by OpenCV.
 
     Args:
       model: path of the ONNX file, face_detection_yunet_*.onnx of github.com/opencv/opencv_zoo.
@@ -196,7 +195,7 @@ class YuNetDetector:
 
     def __call__(self, picture: np.ndarray) -> list[FoundFace]:
         """See `Detector`."""
-        for longer in (SIDE, SIDE // 2):  # A face that fills 640 pixels may be too large.
+        for longer in (SIDE, SIDE // 2):  # A face that fills 640 pixels may be missed.
             faces = framed(self._search(picture, longer))
             if faces:
                 break
@@ -225,7 +224,7 @@ def _weights() -> yunet.Weights:
 
 
 def shrink(picture: np.ndarray, longer: int) -> tuple[np.ndarray, float]:
-    """The picture with a longer side of at most `longer` pixels, and how much larger it was."""
+    """Shrink a picture to a longer side of at most `longer` pixels; return the factor as well."""
     height, width, _ = picture.shape
     scale = max(height, width) / longer
     if scale <= 1:
@@ -236,7 +235,7 @@ def shrink(picture: np.ndarray, longer: int) -> tuple[np.ndarray, float]:
 
 
 def framed(found: Candidates) -> list[FoundFace]:
-    """Turn what YuNet sees into the frames of faces, each face once, with any roll."""
+    """Merge YuNet's detections to one per face and frame it; small rolls are kept."""
     faces = []
     for score, box, landmarks in zip(*_merged(found), strict=True):
         left, top, right, bottom = box.tolist()
@@ -247,7 +246,7 @@ def framed(found: Candidates) -> list[FoundFace]:
 
 
 def _roll(landmarks: np.ndarray) -> float:
-    """Degrees by which a face leans clockwise, from its eyes and from eyes to mouth alike."""
+    """Return the clockwise tilt in degrees, from the eyes and from eyes to mouth equally."""
     right_eye, left_eye, _, right_mouth, left_mouth = landmarks.tolist()
     across = complex(*left_eye) - complex(*right_eye)
     down = (complex(*right_mouth) + complex(*left_mouth)) - complex(*right_eye) - complex(*left_eye)
@@ -259,12 +258,12 @@ def _levelled(roll: float) -> float:
 
 
 def _is_central(box: Box) -> bool:
-    """Whether a box is that of the face in the middle of its view, not of a neighbour."""
+    """Whether a box is that of the face in the middle of the view, not of a neighbour."""
     return max(abs(value - VIEW / 2) for value in box.centre) < FACE_IN_VIEW / 3
 
 
 def _finished(faces: list[FoundFace], picture: np.ndarray) -> list[FoundFace]:
-    """The faces within the picture, largest first; those that hardly lean are left as they are."""
+    """Return the faces within the picture, largest first, with small rolls set to 0."""
     inside = [
         dataclasses.replace(face, roll=_levelled(face.roll))
         for face in faces
@@ -274,7 +273,7 @@ def _finished(faces: list[FoundFace], picture: np.ndarray) -> list[FoundFace]:
 
 
 def _merged(found: Candidates) -> Candidates:
-    """One candidate per face: the mean, weighted by score, of those on the same place."""
+    """Merge overlapping candidates to one per face, their mean weighted by score."""
     scores, boxes, landmarks = (part[np.argsort(-found.scores, kind="stable")] for part in found)
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     left = np.ones(len(scores), bool)

@@ -1,4 +1,4 @@
-"""Folders as people have them: with links, hidden files and what operating systems leave there."""
+"""Walks folders that hold symbolic links, hidden files and files of operating systems."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -8,10 +8,10 @@ from pathlib import Path
 def walk(
     root: str | os.PathLike[str], onerror: Callable[[OSError], None] | None = None
 ) -> Iterator[Path]:
-    """Yields every file below a folder: those of a folder by name, then those of its subfolders.
+    """Yields the files below a folder by name, those of a folder before those of its subfolders.
 
-    Symbolic links are followed, each folder is visited once, and a link to a folder around it is
-    not followed. Hidden files and folders and macOS's `__MACOSX` are left out.
+    Symbolic links are followed, except to a folder that contains `root`, and each folder is visited
+    once. Hidden files and folders and macOS's `__MACOSX` are left out.
 
     Args:
       root: the folder.

@@ -1,7 +1,8 @@
 """Evaluation protocols: training, validation and test examples as pure functions of their keys.
 
 Examples are ordered by a hash of seed and key, so the order of files does not matter and the same
-images give the same split on every machine. A group (a person, a cartoon character) is never split.
+images give the same split on every machine. The protocol "subjects" never splits a subject (a
+person, a cartoon character).
 """
 
 import hashlib
@@ -25,7 +26,7 @@ class Fold(NamedTuple):
       name: short and valid as a file name, such as "fold-03" or "subject-KA".
       train: int [A], for fitting the weights.
       validation: int [B], for choosing the epoch.
-      test: int [C], read once, at the end; may be empty.
+      test: int [C], evaluated once, at the end; may be empty.
     """
 
     name: str
@@ -35,14 +36,14 @@ class Fold(NamedTuple):
 
 
 class Run(NamedTuple):
-    """One training: a fold, and a seed for weights, shuffling, augmentation and dropout."""
+    """One training run: a fold, and a seed for weights, shuffling, augmentation and dropout."""
 
     fold: Fold
     seed: int
 
     @property
     def name(self) -> str:
-        """The name in its files and metrics."""
+        """Its name in files and metrics."""
         return f"{self.fold.name}-seed-{self.seed}"
 
 
@@ -89,7 +90,7 @@ def make_folds(dataset: Dataset, protocol: str, seed: int) -> list[Fold]:
       UserError: if the dataset has no such protocol.
     """
     if protocol not in PROTOCOLS:
-        raise UserError(f"config.protocol={protocol!r} is none of {PROTOCOLS}")
+        raise UserError(f"config.protocol must be one of {PROTOCOLS}, got {protocol!r}")
     if protocol == "official":
         if not {"train", "validation"} <= dataset.splits.keys():
             raise UserError(
@@ -101,8 +102,8 @@ def make_folds(dataset: Dataset, protocol: str, seed: int) -> list[Fold]:
     if protocol == "subjects":
         if not all(whole.subjects):
             raise UserError(
-                f"{dataset.name} does not say who is in its images, so it has no 'subjects' "
-                "protocol"
+                f"{dataset.name} does not name the subjects of its images, so it has no "
+                "'subjects' protocol; choose another config.protocol"
             )
         count = dataset.protocols.subject_folds
         return subject_folds(whole.keys, whole.subjects, seed, count)
@@ -114,7 +115,7 @@ def make_folds(dataset: Dataset, protocol: str, seed: int) -> list[Fold]:
 
 
 def join(splits: dict[str, Split]) -> Split:
-    """All splits as one, in their order."""
+    """Concatenates splits in their order."""
     images, labels, keys, subjects, evidence, soft, copies = zip(*splits.values(), strict=True)
     return Split(
         concatenate(images),
@@ -128,7 +129,7 @@ def join(splits: dict[str, Split]) -> Split:
 
 
 def official(splits: dict[str, Split]) -> Fold:
-    """The dataset's own splits, as indices into their join."""
+    """Returns the dataset's own splits, as indices into their `join`."""
     ends = np.cumsum([len(split.labels) for split in splits.values()])
     places = {
         name: np.arange(end - len(split.labels), end)
@@ -139,10 +140,10 @@ def official(splits: dict[str, Split]) -> Fold:
 
 
 def drop_copies(fold: Fold, data: Split) -> Fold:
-    """A fold without training images that are copies.
+    """Returns a fold without copies among its training images.
 
-    Left out are those whose pixels occur in validation or test images, and all but the first of
-    each group of equal training images.
+    It leaves out images whose pixels also occur in validation or test images, and all but the first
+    of each group of equal training images.
 
     Raises:
       UserError: if the dataset does not mark copies.
@@ -157,14 +158,14 @@ def drop_copies(fold: Fold, data: Split) -> Fold:
 
 
 def random_split(data: Split, seed: int, *, validation: float, test: float) -> Fold:
-    """A random split by shares of the examples (the paper on CK+: 70 / 10 / 20 %)."""
+    """Returns a random split by shares of the examples (the paper on CK+: 70 / 10 / 20 %)."""
     order = hash_order(data.keys, seed)
     tested, validated = round(test * len(order)), round(validation * len(order))
     return _cut(f"random-{seed}", order, tested, validated)
 
 
 def per_class_split(data: Split, seed: int, *, validation: int, test_per_class: int) -> Fold:
-    """A random split with the same number of test images per class (the paper on JAFFE and FERG).
+    """Returns a split with equally many test images per class (the paper on JAFFE and FERG).
 
     Raises:
       UserError: if a class is too small, or nothing is left to train on.
@@ -186,16 +187,15 @@ def per_class_split(data: Split, seed: int, *, validation: int, test_per_class: 
 def subject_folds(
     keys: Sequence[str], subjects: Sequence[str], seed: int, count: int | None = None
 ) -> list[Fold]:
-    """Subject-independent cross-validation.
+    """Returns the folds of a subject-independent cross-validation.
 
-    Each fold tests on some subjects, validates on the test subjects of the next fold, and trains on
-    all others.
+    Each fold tests on one group of subjects, validates on the next group, and trains on all others.
 
     Args:
       keys: example keys.
       subjects: the person in each example.
       seed: of the grouping of subjects.
-      count: number of folds, with nearly the same number of subjects; None: leave one out.
+      count: number of folds, with nearly equally many subjects; None: leave-one-subject-out.
 
     Raises:
       UserError: with fewer than three subjects, or fewer subjects than folds.
@@ -217,7 +217,7 @@ def subject_folds(
 
 
 def hash_order(keys: Sequence[str], seed: int) -> np.ndarray:
-    """A shuffled order that depends on seed and keys only, not on the order of the keys."""
+    """Returns a shuffled order that depends on seed and keys, not on the order of the keys."""
     digests = [hashlib.sha256(f"{seed}/{key}".encode()).digest() for key in keys]
     return np.array(sorted(range(len(keys)), key=digests.__getitem__), int)
 

@@ -1,4 +1,4 @@
-"""Pictures from files, folders, patterns, videos and the webcam, one at a time, all in one form."""
+"""Reads pictures from files, folders, patterns, videos and the webcam, one at a time."""
 
 import glob
 import os
@@ -18,7 +18,7 @@ VIDEO_SUFFIXES = (
     *(".3gp", ".avi", ".m4v", ".mkv", ".mov", ".mp4"),
     *(".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv"),
 )
-# What `predict --save` writes, perhaps into the folder that it reads the next time.
+# Outputs of `predict --save`, which may be in a folder that is read again.
 WRITTEN = (".faces.jpg", ".faces.png", ".faces.mp4", ".timeline.png")
 __all__ = ["Picture", "as_pixels", "files", "frames", "is_video", "read", "read_picture"]
 Report = Callable[[UserError], None]
@@ -26,13 +26,13 @@ Report = Callable[[UserError], None]
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture and where it comes from.
+    """A picture and its source.
 
     Attributes:
       source: path of the picture or video, or "webcam", or "" for an array.
       pixels: uint8 [H, W, 3] RGB, upright.
-      frame: number of the frame in its video or stream, from 0; None for a picture.
-      seconds: from the first frame of the video or stream to this one; None for a picture.
+      frame: index of the frame in its video or stream, from 0; None for a picture.
+      seconds: time since the first frame of the video or stream; None for a picture.
     """
 
     source: str
@@ -45,10 +45,10 @@ def read(paths: Iterable[str], report: Report) -> Iterator[Picture]:
     """Reads pictures and the frames of videos, one at a time.
 
     Args:
-      paths: pictures, videos, folders (with all below them, in alphabetical order, by the suffixes
-        of pictures and videos, without what `predict --save` has written), patterns such as
+      paths: pictures, videos, folders (all pictures and videos below them by suffix, in
+        alphabetical order, without the outputs of `predict --save`), patterns such as
         "holiday/**/*.jpg", or "-" for a picture on standard input.
-      report: called with the error for each unreadable file; reading goes on with the next.
+      report: called with the error for each unreadable file; reading continues with the next.
     """
     for path in files(paths, report):
         try:
@@ -64,21 +64,21 @@ def read(paths: Iterable[str], report: Report) -> Iterator[Picture]:
 
 
 def is_video(path: Path) -> bool:
-    """Whether a file is read as a video, by its suffix."""
+    """Whether a file has the suffix of a video."""
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def frames(opened: video.Video, every: video.Every = video.ALL) -> Iterator[Picture]:
-    """The frames of an open video or camera, see `Video.frames`."""
+    """Yields the frames of an open video or camera, see `Video.frames`."""
     for number, seconds, pixels in opened.frames(every):
         yield Picture(opened.source, pixels, number, seconds)
 
 
 def files(paths: Iterable[str], report: Report) -> Iterator[Path]:
-    """The files that `read` reads, with "-" for standard input."""
+    """Yields the files that `read` reads, with "-" for standard input."""
     for path in paths:
         if "://" in path and not os.path.lexists(path):
-            report(UserError(f"{path} is a URL, and nothing is read from the network; download it"))
+            report(UserError(f"{path} is a URL: download it first and give the path of the file"))
             continue
         if os.path.isdir(path):
             found: Iterator[str] = _below(path, report)
@@ -91,7 +91,7 @@ def files(paths: Iterable[str], report: Report) -> Iterator[Path]:
             empty = False
             yield Path(name)
         if empty:
-            report(UserError(f"{path}: no picture and no video there"))
+            report(UserError(f"{path}: no picture or video found"))
 
 
 def _below(folder: str, report: Report) -> Iterator[str]:

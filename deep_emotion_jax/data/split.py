@@ -1,4 +1,4 @@
-"""From a prepared TFDS dataset to arrays: read once, kept small, checked."""
+"""Reads splits of a prepared dataset into arrays."""
 
 import hashlib
 import io
@@ -16,19 +16,18 @@ HASHED_AT_ONCE = 1 << 12  # examples, whose pixels stay in the cache
 class Split(NamedTuple):
     """One split of a dataset, in memory.
 
-    Where it does not fit there, `images` and `evidence` are `stored.StoredRows`: to be indexed like
-    arrays, and by `select`, which reads what it selects.
+    If it does not fit, `images` and `evidence` are `stored.StoredRows`: they are indexed like
+    arrays, and `select` reads the rows that it selects.
 
     Attributes:
       images: uint8 [N, 48, 48, 1].
       labels: int32 [N].
       keys: the N example keys; folds and random splits are functions of these.
-      subjects: who is in each of the N images, "" where the dataset does not say.
-      evidence: bool [N, 48, 48], True where the expression shows, or None where that is not known.
-      soft_labels: float32 [N, K], the probabilities that raters or a teacher give to each class, or
-        None.
+      subjects: the person in each of the N images, "" if unknown.
+      evidence: bool [N, 48, 48], True where the expression is visible, or None if unknown.
+      soft_labels: float32 [N, K], class probabilities from raters or a teacher, or None.
       copies: for each of the N images, the key of the first image with the same pixels, or "" if it
-        is the first; None where the dataset does not look for copies.
+        is the first; None if the dataset does not mark copies.
     """
 
     images: np.ndarray
@@ -40,7 +39,7 @@ class Split(NamedTuple):
     copies: list[str] | None = None
 
     def select(self, index: np.ndarray) -> "Split":
-        """The examples at these places."""
+        """Returns the examples at these indices."""
         return Split(
             self.images[index],
             self.labels[index],
@@ -52,7 +51,7 @@ class Split(NamedTuple):
         )
 
     def copies_of(self, index: np.ndarray) -> np.ndarray:
-        """Marks images whose pixels are also among those at `index` (int [A]): bool [N]."""
+        """Marks the images with the same pixels as any image at `index` (int [A]): bool [N]."""
         if self.copies is None:
             return np.zeros(len(self.keys), bool)
         originals = np.array(
@@ -61,7 +60,7 @@ class Split(NamedTuple):
         return np.isin(originals, originals[index])
 
     def fingerprint(self) -> str:
-        """SHA-256 of keys, labels and pixels: the same data gives the same string anywhere."""
+        """Returns the SHA-256 of pixels, labels, keys and subjects, equal on all machines."""
         digest = hashlib.sha256()
         for first in range(0, len(self.images), HASHED_AT_ONCE):
             digest.update(np.ascontiguousarray(self.images[first : first + HASHED_AT_ONCE]).data)
@@ -74,12 +73,12 @@ def load_split(source: Any, part: int = 0, parts: int = 1) -> Split:
     """Reads a random-access source, such as a TFDS `as_data_source(split=...)`, or a part of it.
 
     Args:
-      source: `len` and indexing; examples hold `image` uint8 [48, 48, 1], `label`, `key` and, where
-        the dataset knows, `subject`, `evidence_mask` uint8 [48, 48, 1], `soft_label` float32 [K]
-        and `copy_of`, a key or "". Images may be encoded as PNG or JPEG.
-      part: which part to read, below `parts`.
-      parts: into how many the source is dealt out, one example to each in turn. All are of one
-        size: where the examples do not suffice, the last place repeats one of the first.
+      source: `len` and indexing; examples hold `image` uint8 [48, 48, 1], `label`, `key` and
+        optionally `subject`, `evidence_mask` uint8 [48, 48, 1], `soft_label` float32 [K] and
+        `copy_of`, a key or "". Images may be encoded as PNG or JPEG.
+      part: index of the part to read, below `parts`.
+      parts: number of parts; example i is in part i % parts. All parts have the same size: if
+        examples are missing at the end, the first ones are repeated.
 
     Returns:
       The split, in the source's order.
@@ -100,7 +99,7 @@ def load_split(source: Any, part: int = 0, parts: int = 1) -> Split:
 
 
 def _examples(source: Any, places: list[int]) -> Iterator[dict[str, Any]]:
-    """Yields the examples at these places, many at a time where the source can."""
+    """Yields the examples at these places, read in batches if the source can."""
     if not hasattr(source, "__getitems__"):
         yield from (source[place] for place in places)
         return
@@ -122,7 +121,7 @@ def _columns(example: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _pixels(image: Any) -> Any:
-    """The pixels of an encoded grey image, uint8 [48, 48, 1]; anything else as it is."""
+    """Decodes a grey image to uint8 [48, 48, 1]; returns anything else unchanged."""
     if not isinstance(image, bytes):
         return image
     return np.asarray(Image.open(io.BytesIO(image), formats=("JPEG", "PNG")))[..., None]

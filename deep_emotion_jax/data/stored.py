@@ -1,4 +1,4 @@
-"""Rows of an array that stay in files and are read when they are indexed."""
+"""Arrays whose rows stay in files and are read when they are indexed."""
 
 import os
 from collections.abc import Sequence
@@ -22,11 +22,12 @@ class Part:
 class StoredRows:
     """An array [N, ...] in files, such as the images of a dataset that does not fit into memory.
 
-    Indexing with a slice or with ints reads these rows into an array. They are read, not mapped: on
-    random rows that was 3.5 times as fast, and mapped pages count as memory of the process.
+    Indexing with a slice or with integers reads these rows into an array. The files are not
+    memory-mapped: reading random rows is 3.5 times as fast, and mapped pages count as memory of the
+    process.
 
     Args:
-      parts: the files, whose rows follow each other.
+      parts: the files, in the order of their rows.
       dtype: of an element.
       row_shape: of a row.
     """
@@ -41,7 +42,7 @@ class StoredRows:
 
     @property
     def nbytes(self) -> int:
-        """Size in memory, if all rows were read."""
+        """Number of bytes of all rows."""
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
     def __getitem__(self, index: slice | Sequence[int] | np.ndarray) -> np.ndarray:
@@ -65,7 +66,7 @@ class StoredRows:
         view = rows.reshape(-1).view(np.uint8).data
         file = os.open(part.path, os.O_RDONLY)
         try:
-            if hasattr(os, "posix_fadvise"):  # otherwise a read of 2 kB fetches 128
+            if hasattr(os, "posix_fadvise"):  # otherwise reading 2 kB fetches 128 kB
                 os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)
             if len(index) and np.array_equal(index, np.arange(index[0], index[0] + len(index))):
                 return self._read_span(file, part, int(index[0]), rows)
@@ -79,7 +80,7 @@ class StoredRows:
 
     @staticmethod
     def _read_span(file: int, part: Part, first: int, rows: np.ndarray) -> np.ndarray:
-        """Fills `rows` with consecutive ones, and reads what lies between them, too."""
+        """Fills `rows` with consecutive rows, read together with the bytes between them."""
         span = np.empty((len(rows), part.stride), np.uint8)
         flat = rows.reshape(len(rows), -1).view(np.uint8)
         needed = span.size - part.stride + flat.shape[1]  # the last row may end the file

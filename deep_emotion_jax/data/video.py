@@ -14,21 +14,21 @@ from deep_emotion_jax.errors import UserError
 
 # Larger frames are refused before they are decoded: 8K has half as many pixels.
 MAX_PIXELS = 1 << 26
-# Frames a second for streams that say neither times nor a believable rate.
+# Frames per second of streams without times and without a plausible rate; the highest plausible.
 DEFAULT_RATE, MAX_RATE = 25.0, 1000.0
-# A stream that ends so many seconds before its stated end has been cut off.
+# A stream that ends this many seconds before its stated end is cut off.
 MISSING = 1.0
 
 
 class Every(NamedTuple):
-    """Which frames to take: one in so many, and at most one in so many seconds."""
+    """Which frames to take: every n-th, and at most one in a number of seconds."""
 
     frames: int = 1
     seconds: float = 0.0
 
     @classmethod
     def parse(cls, text: str) -> "Every":
-        """Read "5", every fifth frame, or "0.2s", a frame every 0.2 seconds.
+        """Parse "5", every fifth frame, or "0.2s", a frame every 0.2 seconds.
 
         Raises:
           ValueError: for anything else, zero included.
@@ -37,7 +37,9 @@ class Every(NamedTuple):
             return cls(frames=int(text))
         if re.fullmatch(r"[0-9]{0,9}\.?[0-9]{1,9}s", text) and float(text[:-1]) > 0:
             return cls(seconds=float(text[:-1]))
-        raise ValueError(f"{text!r} is neither a number of frames such as 5 nor a time as 0.2s")
+        raise ValueError(
+            f"{text!r} is neither a number of frames such as 5 nor a time such as 0.2s"
+        )
 
 
 ALL = Every()
@@ -47,8 +49,8 @@ class Frame(NamedTuple):
     """A frame of a video.
 
     Attributes:
-      number: from 0, in the order of the video; frames that are not taken are counted.
-      seconds: from the first frame to this one.
+      number: index in the video, from 0; skipped frames are counted.
+      seconds: time since the first frame.
       pixels: uint8 [H, W, 3] RGB, upright by the video's rotation.
     """
 
@@ -58,17 +60,17 @@ class Frame(NamedTuple):
 
 
 class Video:
-    """An open video file or camera; use it in a `with` statement.
+    """An open video file or camera; a context manager.
 
     Args:
       path: of the file; None for the first camera.
 
     Attributes:
       source: the path, or "webcam".
-      duration: seconds, as the file states it; None if it does not.
+      duration: seconds, as stated in the file; None if it is not.
 
     Raises:
-      UserError: without PyAV, or if there is no video that can be read.
+      UserError: if PyAV is not installed or the video cannot be opened.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None):
@@ -78,7 +80,7 @@ class Video:
         if path is not None and not os.path.isfile(path):
             raise UserError(f"there is no file {self.source}")
         name, form, options = camera_input() if path is None else _file_input(path)
-        # Since version 19, text that is not UTF-8 is no error.
+        # Before version 19, metadata that is not UTF-8 is an error by default.
         lenient: Any = (
             {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
         )
@@ -121,11 +123,11 @@ class Video:
         self._container.close()
 
     def frames(self, every: Every = ALL) -> Iterator[Frame]:
-        """The frames, one at a time.
+        """Yields the frames, one at a time.
 
         Raises:
-          UserError: after the last frame that can be read, if there is none, if the file is cut
-            off, or if parts in between are damaged.
+          UserError: after the last readable frame, if there is none, or if the file is cut off or
+            damaged.
         """
         number, seconds, due, rate = -1, 0.0, 0.0, _rate(self._stream)
         start: float | None = None
@@ -145,19 +147,19 @@ class Video:
             raise self._no_frame("it is empty" if not self._problem else self._problem)
         if self._problem:
             raise UserError(
-                f"{self.source} is damaged or cut off ({self._problem}): what could be read, "
-                f"{seconds:.1f} s, was used; copy the file again"
+                f"{self.source} is damaged or cut off ({self._problem}); the {seconds:.1f} s that "
+                "can be read were used; copy the file again"
             )
-        # Some files count the time before the first frame, others do not.
+        # The stated end of some files includes the time before the first frame.
         end = seconds + max(0.0, start or 0.0)
         if self._stated_end is not None and end + MISSING < self._stated_end:
             raise UserError(
-                f"{self.source} ends after {seconds:.1f} of {self._stated_end:.1f} s, it is cut "
-                "off; what is there was used; copy the file again"
+                f"{self.source} is cut off: {seconds:.1f} of {self._stated_end:.1f} s can be read "
+                "and were used; copy the file again"
             )
 
     def _decoded(self) -> Iterator[Any]:
-        """Decodes all that can be; `_problem` tells of the rest."""
+        """Yields all frames that can be decoded; `_problem` is the last error."""
         self._problem = ""
         packets = self._container.demux(self._stream)
         while True:
@@ -182,18 +184,18 @@ class Video:
     def _no_frame(self, reason: object) -> UserError:
         if self.source == "webcam":
             return UserError(
-                f"FFmpeg reads no frame from the webcam ({_reason(reason)}): connect one and close "
+                f"FFmpeg cannot read the webcam ({_reason(reason)}): connect one and close "
                 "other programs that use it, or use the page of `deep-emotion demo`, where the "
                 "browser reads the webcam"
             )
         return UserError(
-            f"FFmpeg reads no frame from {self.source} ({_reason(reason)}): it is damaged, cut "
-            "off, or no video; copy or convert it again"
+            f"FFmpeg cannot read {self.source} ({_reason(reason)}): it is damaged, cut off or not "
+            "a video; copy or convert it again"
         )
 
 
 def camera_input() -> tuple[str, str, dict[str, str]]:
-    """What FFmpeg opens as the first camera: its name, format and options on this system.
+    """Returns FFmpeg's name, format and options for the first camera of this system.
 
     Raises:
       UserError: if Windows lists no camera.
@@ -211,7 +213,7 @@ def camera_input() -> tuple[str, str, dict[str, str]]:
 
 
 def _file_input(path: str | os.PathLike[str]) -> tuple[str, None, dict[str, str]]:
-    # FFmpeg takes the start of "a:b.mp4" for a protocol. A playlist must not lead to the network.
+    # FFmpeg would read "a:b.mp4" as a protocol. Playlists must not open network connections.
     return os.path.abspath(path), None, {"protocol_whitelist": "file"}
 
 
@@ -222,7 +224,7 @@ def _pyav(source: str) -> ModuleType:
         raise UserError(
             f'reading {source} needs PyAV: pip install ".[video]" in the project\'s folder'
         ) from error
-    # FFmpeg's own messages, about every odd packet, would break into the progress bar.
+    # FFmpeg's messages would interrupt the progress bar.
     av.logging.set_level(av.logging.PANIC)
     return av
 
@@ -233,7 +235,7 @@ def _rate(stream: Any) -> float:
 
 
 def _stated_end(stream: Any) -> float | None:
-    """Seconds of the video stream itself: that of the file may be its sound's."""
+    """Returns the seconds of the video stream; those of the file may be the sound's."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     stated = re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", ""))

@@ -16,10 +16,10 @@ from jax import lax
 from safetensors.numpy import load
 
 STRIDES = (8, 16, 32)
-# Channels of a head: face or not, how well the box fits, box, five landmarks.
+# Channels of a head: face or not, quality of the box, box, five landmarks.
 SCORE, FIT, BOX, LANDMARKS = 0, 1, slice(2, 6), slice(6, 16)
 
-# Of a unit: 1 x 1 convolution, then 3 x 3 of each channel by itself.
+# Arrays of a unit: a 1 x 1 convolution, then a depthwise 3 x 3 convolution.
 PARTS = ("point.kernel", "point.bias", "depth.kernel", "depth.bias")
 
 Weights = Mapping[str, jax.Array | np.ndarray]
@@ -27,16 +27,16 @@ Weights = Mapping[str, jax.Array | np.ndarray]
 
 @functools.cache
 def weights() -> dict[str, np.ndarray]:
-    """The weights that come with the package, by layer name."""
+    """Return the packaged weights by layer name."""
     file = resources.files("deep_emotion_jax.data") / "yunet.safetensors"
     return load(file.read_bytes())
 
 
 def detect(weights: Weights, pictures: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Score every place where a face may be.
+    """Predict a score, a box and landmarks for every place in the pictures.
 
     Args:
-      weights: as `weights` gives them.
+      weights: from `weights`.
       pictures: uint8 or float [N, H, W, 3], RGB in [0, 255]; H and W are multiples of 32.
 
     Returns:
@@ -66,7 +66,7 @@ def detect(weights: Weights, pictures: jax.Array) -> tuple[jax.Array, jax.Array,
 
 
 def features(weights: Weights, pictures: jax.Array) -> list[jax.Array]:
-    """The three heads' raw output, [N, H / stride, W / stride, 16] for each of `STRIDES`."""
+    """Return the raw output of the heads, [N, H / stride, W / stride, 16] for each of `STRIDES`."""
 
     def unit(name: str, x: jax.Array) -> jax.Array:
         return _unit(x, *(weights[f"{name}.{part}"] for part in PARTS))
@@ -103,7 +103,7 @@ def _unit(
 
 
 def _depthwise(x: jax.Array, kernel: jax.Array | np.ndarray) -> jax.Array:
-    """3 x 3 convolution of each channel by its own kernel [3, 3, C].
+    """Convolve each channel with its own kernel [3, 3, C].
 
     Written as nine shifted products: XLA's grouped convolution takes 20 times as long on a CPU.
     """
@@ -118,11 +118,11 @@ def _depthwise(x: jax.Array, kernel: jax.Array | np.ndarray) -> jax.Array:
 
 
 def _max_pool(x: jax.Array) -> jax.Array:
-    """2 x 2; by slices, which takes a quarter of the time of `lax.reduce_window` on a CPU."""
+    """Max-pool 2 x 2; slices take a quarter of the time of `lax.reduce_window` on a CPU."""
     rows = jnp.maximum(x[:, ::2], x[:, 1::2])
     return jnp.maximum(rows[:, :, ::2], rows[:, :, 1::2])
 
 
 def _double(x: jax.Array) -> jax.Array:
-    """Twice as high and wide: every pixel becomes four."""
+    """Double height and width by repeating pixels."""
     return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)

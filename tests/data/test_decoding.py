@@ -1,4 +1,4 @@
-"""Every kind of picture comes out with the grey or colour that a viewer shows."""
+"""Pictures of every kind are decoded to the colours that a viewer shows."""
 
 import io
 import sys
@@ -23,7 +23,7 @@ def encoded(image, kind="PNG", **options):
 
 def grey_palette():
     image = Image.new("P", (30, 20))
-    # Not in order, as scanners write it: index i stands for grey 255 - i.
+    # In reverse order, as some scanners write it: index i is grey 255 - i.
     image.putpalette(bytes(np.repeat(np.arange(255, -1, -1, dtype=np.uint8), 3)))
     image.putdata((255 - GREY).ravel().tolist())
     return image
@@ -49,7 +49,7 @@ GREY_FORMS = {
 
 
 @pytest.mark.parametrize("form", GREY_FORMS)
-def test_grey_in_any_form_is_the_same_grey(form):
+def test_grey_is_the_same_in_every_format(form):
     image = decode(GREY_FORMS[form])
     expected = {"WebP": "RGB", "LA": "RGBA", "RGBA": "RGBA"}
     assert image.mode == expected.get(form, "L")
@@ -95,20 +95,20 @@ def test_a_palette_with_transparency_lies_on_white():
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "AVIF", "TIFF", "BMP"])
-def test_the_content_counts_not_the_suffix(tmp_path, kind):
+def test_the_suffix_is_ignored(tmp_path, kind):
     path = tmp_path / "face.jpg"
     path.write_bytes(encoded(Image.new("RGB", (64, 64), (200, 100, 50)), kind))
     assert abs(read_picture(path).astype(int) - (200, 100, 50)).max() <= 4
 
 
-def test_sixteen_bits_are_turned_upright():
+def test_sixteen_bit_pictures_are_rotated_upright():
     exif = Image.Exif()
     exif[0x0112] = 6
     wide = Image.fromarray(np.arange(600, dtype=np.uint16).reshape(20, 30) * 100)
     assert decode(encoded(wide, exif=exif)).size == (20, 30)
 
 
-def test_of_an_animation_the_first_frame_counts():
+def test_the_first_frame_of_an_animation_is_read():
     first, second = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
     for kind in ("GIF", "WEBP", "PNG", "TIFF"):
         content = encoded(first, kind, save_all=True, append_images=[second])
@@ -118,7 +118,7 @@ def test_of_an_animation_the_first_frame_counts():
 def test_content_and_open_files():
     content = GREY_FORMS["PNG"]
     file = io.BytesIO(content)
-    file.read()  # as after writing it
+    file.read()  # the position is at the end, as after writing
     for given in (content, bytearray(content), file):
         np.testing.assert_array_equal(as_pixels(given)[..., 0], GREY)
 
@@ -142,7 +142,7 @@ NOISE = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (99, 9
         ([GREY] * 7, "give one picture at a time"),
     ],
 )
-def test_what_cannot_be_read_is_a_user_error(given, reason):
+def test_unreadable_input_raises_user_error(given, reason):
     with pytest.raises(UserError, match=reason):
         as_pixels(given)
 
@@ -156,7 +156,7 @@ def test_urls_are_not_opened():
         assert url in str(errors[0])
 
 
-def test_a_picture_on_standard_input(monkeypatch):
+def test_picture_on_standard_input(monkeypatch):
     monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(GREY_FORMS["PNG"])))
     (picture,) = pictures.read(["-"], lambda error: pytest.fail(str(error)))
     np.testing.assert_array_equal(picture.pixels[..., 0], GREY)
@@ -179,7 +179,7 @@ def test_large_jpegs_are_shrunk_while_decoding(monkeypatch):
 HEIC = (24).to_bytes(4) + b"ftypheic" + bytes(4) + b"mif1heic" + bytes(500)
 
 
-def test_heic_is_named_and_its_package_too(tmp_path, monkeypatch):
+def test_heic_errors_name_the_file_and_the_package(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pi_heif", None)
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     for name in ("IMG_1.HEIC", "IMG_2.heif", "IMG_3.jpg"):
@@ -191,7 +191,7 @@ def test_heic_is_named_and_its_package_too(tmp_path, monkeypatch):
         assert 'pip install ".[heic]"' in str(error)
 
 
-def test_heic_is_read_where_its_package_is():
+def test_heic_is_opened_if_the_package_is_installed():
     pytest.importorskip("pi_heif")
     with pytest.raises(Unreadable) as caught:
         decode(HEIC)

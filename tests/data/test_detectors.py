@@ -1,4 +1,4 @@
-"""Where faces are found: YuNet in JAX against ONNX Runtime, and the detectors around it."""
+"""Face detection: YuNet in JAX against ONNX Runtime, and the detectors that use it."""
 
 import sys
 import types
@@ -49,8 +49,8 @@ def found():
 
 
 @pytest.mark.parametrize("stride", yunet.STRIDES)
-def test_yunet_gives_the_numbers_of_onnx_runtime(found, stride):
-    """The golden file holds the raw output; OpenCV's decoding is written out here."""
+def test_yunet_matches_onnx_runtime(found, stride):
+    """The golden file holds the raw output; the test decodes it as OpenCV does."""
     scores, boxes, landmarks = found
     first = sum((640 // smaller) ** 2 for smaller in yunet.STRIDES if smaller < stride)
     with np.load(GOLDEN_FILES / "yunet.npz") as golden:
@@ -68,7 +68,7 @@ def test_yunet_gives_the_numbers_of_onnx_runtime(found, stride):
         np.testing.assert_allclose(landmarks[first + place], want, rtol=1e-3, atol=0.02)
 
 
-def test_yunet_takes_several_pictures(found):
+def test_yunet_accepts_a_batch(found):
     picture = np.zeros((2, 160, 96, 3), np.uint8)
     picture[0, :128, :96] = skimage.data.astronaut()[40:168, 170:266]
     both = jax.jit(yunet.detect)(yunet.weights(), picture)
@@ -92,14 +92,14 @@ def test_the_astronaut_is_found(detector):
 
 
 @pytest.mark.parametrize("scale", [0.7, 1.5, 4])
-def test_found_at_any_size_of_picture(detector, scale):
+def test_a_face_is_found_at_any_picture_size(detector, scale):
     picture = Image.fromarray(skimage.data.astronaut())
     side = round(512 * scale)
     faces = detector(np.asarray(picture.resize((side, side))))
     assert overlap(faces[0].box, Box(*(value * scale for value in ASTRONAUT))) > 0.7
 
 
-def test_several_faces_largest_first(detector):
+def test_faces_are_ordered_by_size(detector):
     face = Image.fromarray(skimage.data.astronaut()[20:220, 120:320])
     picture = Image.new("RGB", (500, 260), "gray")
     picture.paste(face.resize((160, 160)), (20, 60))
@@ -108,7 +108,7 @@ def test_several_faces_largest_first(detector):
     assert [face.box.left > 250 for face in faces] == [True, False]
 
 
-def test_no_face_no_box(detector):
+def test_pictures_without_faces_give_no_boxes(detector):
     for picture in (skimage.data.coffee(), noise(200, 200), np.zeros((300, 300, 3), np.uint8)):
         assert detector(picture) == []
 
@@ -122,17 +122,17 @@ def test_odd_sizes(detector, shape):
 def test_turned_faces_are_found_and_levelled(detector, angle):
     turned = Image.fromarray(skimage.data.astronaut()).rotate(angle, Image.Resampling.BICUBIC)
     (face,) = detector(np.asarray(turned))
-    # She leans by some four degrees herself.
+    # Her head is tilted by about four degrees in the original.
     assert face.roll == pytest.approx(4 - angle, abs=5)
 
 
-def test_an_upright_face_is_not_turned(detector):
+def test_an_upright_face_has_no_roll(detector):
     (face,) = detector(skimage.data.astronaut())
     assert face.roll == 0
 
 
 def test_a_small_face_in_a_large_picture(detector):
-    """At 640 pixels this face has ten; it is found at 1,280."""
+    """The face is ten pixels wide at 640 pixels; it is found at 1,280."""
     picture = np.full((2560, 2560, 3), 120, np.uint8)
     face = Image.fromarray(skimage.data.astronaut()[:300, 80:380]).resize((120, 120))
     picture[1500:1620, 2000:2120] = face
@@ -147,8 +147,8 @@ def test_a_face_that_fills_the_picture(detector, size):
     assert overlap(found.box, Box(0, 0, size)) > 0.6
 
 
-def test_the_box_stays_where_it_is_when_a_picture_is_cut(detector):
-    """The mean over the places that see a face moves less than the best of them."""
+def test_the_box_is_stable_when_the_picture_is_cropped(detector):
+    """The mean of the overlapping detections moves less than the best one."""
     (face,) = detector(skimage.data.astronaut())
     for pixels in range(1, 9):
         (again,) = detector(skimage.data.astronaut()[pixels:, pixels:])
@@ -157,7 +157,7 @@ def test_the_box_stays_where_it_is_when_a_picture_is_cut(detector):
 
 
 def fake_cv2(found):
-    """OpenCV as far as the detector needs it; YuNet's model file is not part of any package."""
+    """A stand-in for the parts of OpenCV in use; YuNet's model file is in no package."""
 
     class Network:
         def setInputSize(self, size):  # noqa: N802
@@ -182,7 +182,7 @@ def test_opencvs_boxes_become_frames(monkeypatch, tmp_path):
     model = tmp_path / "yunet.onnx"
     model.touch()
     rows = np.zeros((3, 15), np.float32)
-    # Left, top, width, height; the third lies within the second.
+    # Left, top, width, height; the third is inside the second.
     rows[:, :4] = [(40, 5, 10, 12), (10, 10, 20, 24), (15, 15, 8, 8)]
     monkeypatch.setitem(sys.modules, "cv2", fake_cv2(rows))
     boxes = [face.box for face in YuNetDetector(model)(noise(40, 60))]
@@ -193,7 +193,7 @@ def test_opencvs_boxes_become_frames(monkeypatch, tmp_path):
     assert YuNetDetector(model)(noise(40, 60)) == []
 
 
-def test_opencv_is_missing_or_refuses_the_file(monkeypatch, tmp_path):
+def test_errors_without_opencv_and_for_a_bad_file(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "cv2", fake_cv2(None))
     with pytest.raises(UserError, match="no YuNet model file"):
         YuNetDetector(tmp_path / "no.onnx")
@@ -205,8 +205,8 @@ def test_opencv_is_missing_or_refuses_the_file(monkeypatch, tmp_path):
         YuNetDetector(tmp_path / "bad.onnx")
 
 
-def test_opencv_sees_a_small_picture(monkeypatch, tmp_path):
-    """YuNet sees faces of up to 300 to 500 pixels: large pictures are shrunk for it."""
+def test_opencv_gets_shrunk_pictures(monkeypatch, tmp_path):
+    """YuNet misses faces of more than 300 to 500 pixels, so large pictures are shrunk."""
     asked = []
 
     class Network:

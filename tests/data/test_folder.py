@@ -1,4 +1,4 @@
-"""Fine-tuning on a user's folder, from the command to predictions."""
+"""Fine-tuning on a folder of pictures, from the command to predictions."""
 
 import json
 
@@ -57,7 +57,7 @@ def test_a_folder_trains_and_its_network_predicts(folder, tmp_path):
     shares = jax.nn.softmax(trained.model(both) / trained.about["temperature"]).mean(0)
     np.testing.assert_allclose(list(face.probabilities.values()), shares, atol=1e-4)
     assert face.expression == predictor.classes[int(shares.argmax())]
-    # Two epochs of small steps leave the convolutions near those they started from.
+    # Two small steps leave the convolutions close to the initial ones.
     mine, start = (
         np.asarray(load_pretrained(name).model.stages[0].convs[0].kernel)
         for name in (weights, "deep_emotion.fer2013")
@@ -73,7 +73,7 @@ def test_user_errors_are_one_message(folder, tmp_path):
     fails(*arguments(tmp_path / "empty", tmp_path), words=words)
 
 
-def test_known_classes_keep_their_weights():
+def test_classes_of_the_same_name_keep_their_weights():
     trained = load_pretrained("deep_emotion.fer2013")
     model = nnx.jit(lambda: DeepEmotion(3, rngs=nnx.Rngs(1)))()
     own = np.asarray(model.fc2.kernel)
@@ -86,7 +86,7 @@ def test_known_classes_keep_their_weights():
     np.testing.assert_array_equal(model.fc2.kernel[:, 1], own[:, 1])
 
 
-def test_another_network_is_no_start():
+def test_init_from_refuses_another_network():
     trained = load_pretrained("deep_emotion.fer2013")
     for settings in ({"attention": "none"}, {"batch_norm": True}, {"width": 0.5}):
         model = nnx.eval_shape(lambda given=settings: DeepEmotion(7, **given, rngs=nnx.Rngs(0)))
@@ -94,7 +94,7 @@ def test_another_network_is_no_start():
             start_from(model, trained.classes, trained)
 
 
-def test_the_settings_of_the_start_are_named():
+def test_init_from_names_the_settings_to_use():
     trained = load_pretrained("deep_emotion_wide.fer2013")
     model = nnx.eval_shape(lambda: DeepEmotion(7, rngs=nnx.Rngs(0)))
     with pytest.raises(UserError) as caught:

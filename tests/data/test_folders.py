@@ -1,4 +1,4 @@
-"""Links are followed, each folder is visited once, and no walk leaves or circles."""
+"""Walking folders: links are followed, and each folder is visited once."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def found(root):
     return [path.relative_to(root).as_posix() for path in walk(root)]
 
 
-def test_files_come_before_subfolders_and_hidden_ones_not_at_all(tmp_path):
+def test_files_come_before_subfolders_without_hidden_ones(tmp_path):
     write(tmp_path, "b/1", "a (1)/x ä/2", "z", ".git/3", "__MACOSX/b/._1", ".DS_Store", "b/._1")
     assert found(tmp_path) == ["z", "a (1)/x ä/2", "b/1"]
     assert all(isinstance(path, Path) for path in walk(str(tmp_path)))
@@ -33,7 +33,7 @@ def test_links_are_followed_once(tmp_path):
     assert found(mine) == ["file", "again/2", "own/3", "train/happy/1"]
 
 
-def test_links_do_not_circle_or_climb(tmp_path):
+def test_links_to_parents_are_not_followed(tmp_path):
     write(tmp_path, "outside", "mine/a/1", "mine/b/2")
     (tmp_path / "mine/a/up").symlink_to(tmp_path)
     (tmp_path / "mine/a/self").symlink_to(tmp_path / "mine")
@@ -47,7 +47,7 @@ def test_links_do_not_circle_or_climb(tmp_path):
     assert len(found(tmp_path / "linked")) == 3
 
 
-def test_what_cannot_be_listed_is_reported(tmp_path):
+def test_unreadable_folders_are_reported(tmp_path):
     errors = []
     assert list(walk(tmp_path / "none", errors.append)) == []
     assert isinstance(errors[0], FileNotFoundError)

@@ -1,4 +1,4 @@
-"""Protocols: nobody on two sides, nothing lost, and file order of no account."""
+"""Protocols: no subject in two parts, no example lost, no dependence on the file order."""
 
 import importlib
 
@@ -24,7 +24,7 @@ PARTS = ("train", "validation", "test")
 
 
 def named(name, splits):
-    """These splits as the dataset of that name, with its protocols."""
+    """A dataset with these splits and the protocols of that name."""
     builder = importlib.import_module(f"datasets.{name}.{name}_dataset_builder").Builder
     return Dataset(name, splits, [], getattr(builder, "PROTOCOLS", Protocols()))
 
@@ -48,7 +48,7 @@ def dataset(people=12, sequences=4, classes=7, order=None):
     return {"all": Split(images, np.array(labels, np.int32), keys, subjects)}
 
 
-def sides(folds, names):
+def keys_of_parts(folds, names):
     return {
         (fold.name, part): sorted(names[i] for i in getattr(fold, part))
         for fold in folds
@@ -63,7 +63,7 @@ def sides(folds, names):
     seed=st.integers(0, 2**31),
     name=st.sampled_from(["ck_plus", "jaffe", "ferg"]),
 )
-def test_no_subject_and_no_sequence_is_ever_on_two_sides(people, sequences, seed, name):
+def test_no_subject_and_no_sequence_is_in_two_parts(people, sequences, seed, name):
     splits = dataset(people, sequences)
     data = splits["all"]
     folds = make_folds(named(name, splits), "subjects", seed)
@@ -77,18 +77,18 @@ def test_no_subject_and_no_sequence_is_ever_on_two_sides(people, sequences, seed
             assert min(len(train), len(validation), len(test)) > 0
             assert len(train | validation | test) == len(train) + len(validation) + len(test)
         tested.extend(fold.test)
-    assert sorted(tested) == list(range(len(data.keys)))  # everybody is tested once
+    assert sorted(tested) == list(range(len(data.keys)))  # every example is tested once
 
 
 @settings(max_examples=20, deadline=None, derandomize=True, database=None)
 @given(st.randoms(use_true_random=False), st.integers(0, 5))
-def test_file_order_is_of_no_account(random, seed):
+def test_folds_do_not_depend_on_the_file_order(random, seed):
     order = list(range(12 * 4 * 3))
     random.shuffle(order)
     straight, shuffled = dataset(), dataset(order=order)
     for name, protocol in [("ck_plus", "subjects"), ("jaffe", "subjects"), ("ck_plus", "paper")]:
-        a = sides(make_folds(named(name, straight), protocol, seed), straight["all"].keys)
-        b = sides(make_folds(named(name, shuffled), protocol, seed), shuffled["all"].keys)
+        a = keys_of_parts(make_folds(named(name, straight), protocol, seed), straight["all"].keys)
+        b = keys_of_parts(make_folds(named(name, shuffled), protocol, seed), shuffled["all"].keys)
         assert a == b
 
 
@@ -112,7 +112,7 @@ def test_the_papers_split_of_jaffe():
         make_folds(named("ferg", splits), "paper", 0)
 
 
-def test_official_splits_keep_their_places():
+def test_official_splits_keep_their_order():
     parts = {name: dataset(people)["all"] for name, people in zip(PARTS, (5, 2, 3), strict=True)}
     fold = official(parts)
     assert [len(getattr(fold, part)) for part in PARTS] == [60, 24, 36]
@@ -121,13 +121,15 @@ def test_official_splits_keep_their_places():
     assert len(official(parts).test) == 0
 
 
-def test_training_without_copies():
+def test_drop_copies():
     keys = [f"k{i}" for i in range(8)]
     copies = ["", "k0", "", "k2", "", "k4", "k2", ""]  # groups {0, 1}, {2, 3, 6}, {4, 5}, {7}
     data = Split(np.zeros((8, 48, 48, 1), np.uint8), np.zeros(8, np.int32), keys, [""] * 8)
     fold = Fold("a", np.array([0, 1, 2, 3, 7]), np.array([4, 5]), np.array([6]))
     dropped = drop_copies(fold, data._replace(copies=copies))
-    np.testing.assert_array_equal(dropped.train, [0, 7])  # 1 is a second, 2 and 3 are in the test
+    np.testing.assert_array_equal(
+        dropped.train, [0, 7]
+    )  # 1 is a copy of 0; 2 and 3 are copies of 6
     np.testing.assert_array_equal(dropped.validation, [4, 5])
     no_test = Fold("b", np.array([3, 5, 2]), np.array([4]), np.array([], int))
     np.testing.assert_array_equal(drop_copies(no_test, data._replace(copies=copies)).train, [3])
@@ -135,14 +137,14 @@ def test_training_without_copies():
         drop_copies(fold, data)
 
 
-def test_what_a_dataset_cannot_do_is_said():
+def test_missing_protocols_are_named():
     splits = dataset()
     nobody = {"all": splits["all"]._replace(subjects=[""] * 144)}
     for name, protocol, given_splits, words in [
         ("ck_plus", "official", splits, "config.protocol"),
         ("ck_plus", "random", splits, str(PROTOCOLS)[1:9]),
         ("fer2013", "paper", splits, "no random split"),
-        ("fer2013", "subjects", nobody, "who is in its images"),
+        ("fer2013", "subjects", nobody, "does not name the subjects"),
     ]:
         with pytest.raises(UserError, match=words):
             make_folds(named(name, given_splits), protocol, 0)

@@ -1,4 +1,4 @@
-"""Pictures in every form come out upright, RGB, eight bits; the rest is reported."""
+"""Pictures are read upright, as RGB, with eight bits; unreadable ones are reported."""
 
 import sys
 
@@ -39,10 +39,10 @@ def test_lossless_formats(tmp_path, suffix):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation(tmp_path, orientation):
-    # Bright at the upper left and right corner, as a viewer should see it.
+    # Bright in the upper left and right corners, as a viewer shows it.
     upright = np.zeros((32, 48, 3), np.uint8)
     upright[:8, :8], upright[:8, -8:] = 255, 128
-    # What the tag says was done to it, by its definition.
+    # The stored pixels, by the definition of the tag.
     stored = {
         1: upright,
         2: upright[:, ::-1],
@@ -110,13 +110,13 @@ def test_tiny_and_huge(tmp_path, monkeypatch):
     path = saved(tmp_path, Image.new("RGB", (1, 1), "red"))
     assert pictures.read_picture(path).tolist() == [[[255, 0, 0]]]
     path = saved(tmp_path, Image.new("RGB", (60, 60)))
-    for limit in (3000, 1000):  # Pillow itself warns, then refuses.
+    for limit in (3000, 1000):  # Pillow warns, then raises.
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
         with pytest.raises(UserError, match="too many pixels"):
             pictures.read_picture(path)
 
 
-def test_programs_are_no_pictures(tmp_path):
+def test_eps_is_refused(tmp_path):
     path = saved(tmp_path, Image.new("RGB", (9, 9)), "picture.eps")
     path = path.rename(tmp_path / "picture.png")
     with pytest.raises(UserError, match="not a picture"):
@@ -168,12 +168,12 @@ def test_arrays():
         ([["a"]], "got <U1"),
     ],
 )
-def test_arrays_of_another_form(array, message):
+def test_arrays_of_other_shapes_types_and_ranges(array, message):
     with pytest.raises(UserError, match=message):
         pictures.as_pixels(array)
 
 
-def test_folders_patterns_and_what_is_not_there(tmp_path):
+def test_folders_patterns_and_missing_files(tmp_path):
     image = Image.new("RGB", (4, 4))
     for name in ("b.PNG", "a.jpg", "sub/c.png", "sub/.hidden.png", "past/d.png", "z[1].png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -194,7 +194,7 @@ def test_folders_patterns_and_what_is_not_there(tmp_path):
     assert names(tmp_path / "z[1].png") == (["z[1].png"], [])
     for path in ("notes.txt", "missing.png", "missing*.png", "empty", "missing.mp4"):
         found, errors = names(tmp_path / path, tmp_path / "a.jpg")
-        assert found == ["a.jpg"]  # One bad path does not end it.
+        assert found == ["a.jpg"]  # Reading continues after a bad path.
         assert len(errors) == 1
         assert path in errors[0]
 
@@ -227,10 +227,10 @@ def test_video(tmp_path):
         assert abs(picture.pixels.mean((0, 1)) - (255, 0, level)).max() < 6
 
 
-def test_video_that_is_none(tmp_path):
+def test_a_damaged_video_is_reported(tmp_path):
     (tmp_path / "video.mp4").write_bytes(b"no video")
     _, errors = read_all(tmp_path / "video.mp4")
-    assert "reads no frame" in errors[0]
+    assert "cannot read" in errors[0]
 
 
 def test_video_without_pyav(tmp_path, monkeypatch):

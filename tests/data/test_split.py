@@ -1,4 +1,4 @@
-"""Reading: every example once, in order; fingerprints that notice changes."""
+"""Splits: examples read once and in order, fingerprints, copies, soft labels."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ def source(count=10):
     ]
 
 
-def test_a_split_is_read_whole_and_in_order():
+def test_every_example_is_read_in_order():
     split = load_split(source())
     np.testing.assert_array_equal(split.images[:, 0, 0, 0], np.arange(10))
     np.testing.assert_array_equal(split.labels, np.arange(10) % 7)
@@ -28,7 +28,7 @@ def test_a_split_is_read_whole_and_in_order():
     np.testing.assert_array_equal(chosen.labels, [0, 2])
 
 
-def test_fingerprint_notices_every_part():
+def test_fingerprint_depends_on_every_part():
     split = load_split(source())
     again = load_split(source())
     assert split.fingerprint() == again.fingerprint()

@@ -1,4 +1,4 @@
-"""Frames come with their own times, upright, one at a time; what is broken says so once."""
+"""Videos: times, rotation, sampling of frames, damaged files, memory."""
 
 import itertools
 import socket
@@ -14,7 +14,7 @@ from deep_emotion_jax.data import video
 from deep_emotion_jax.data.video import Every, Video
 from deep_emotion_jax.errors import UserError
 
-# As of a phone: the rate drops in the dark, and the screen stands still.
+# Times as from a phone, whose frame rate drops in the dark.
 TIMES = np.cumsum([0, 0.04, 0.04, 0.1, 0.3, 0.04, 0.02, 0.5, 0.04, 0.04, 0.04, 1.0, 0.04])
 
 
@@ -47,7 +47,7 @@ def test_times_of_a_variable_frame_rate(tmp_path, name, codec, options, start):
 
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
 def test_rotation_is_applied(tmp_path, degrees):
-    """The red corner is where a player shows it."""
+    """The red corner is in the place where a player shows it."""
     picture = np.zeros((48, 64, 3), np.uint8)
     picture[:24, :32, 0] = 255
     path = films.write(tmp_path / "a.mp4", [(0, picture), (0.1, picture)])
@@ -65,7 +65,7 @@ def test_rotation_is_applied(tmp_path, degrees):
     [
         ("1", range(0, 31)),
         ("7", (0, 7, 14, 21, 28)),
-        ("0.1s", range(0, 31, 3)),  # 29.97 frames a second: not before its time, nor late
+        ("0.1s", range(0, 31, 3)),  # exact at 29.97 frames per second
         (".5s", (0, 15, 30)),
         ("2s", (0,)),
         ("0.001s", range(0, 31)),
@@ -79,28 +79,28 @@ def test_every(tmp_path, text, expected):
     assert [frame.number for frame in frames] == list(expected)
 
 
-def test_every_goes_by_time_where_the_rate_varies(tmp_path):
+def test_every_uses_times_if_the_rate_varies(tmp_path):
     path = films.write(tmp_path / "a.mkv", films.plain(TIMES))
     frames, _ = read(path, Every(seconds=0.5))
-    # The first frame at or after each multiple of 0.5 s; a gap does not call for more afterwards.
+    # The first frame at or after each multiple of 0.5 s; a gap is not made up for afterwards.
     np.testing.assert_allclose([frame.seconds for frame in frames], [0, 0.52, 1.04, 2.16])
 
 
 @pytest.mark.parametrize(
     "text", ["", "0", "-1", "0s", "s", "1.5", "1e3s", "nan", "infs", "2 s", "1m"]
 )
-def test_every_that_is_none(text):
+def test_every_refuses_other_text(text):
     with pytest.raises(ValueError, match=r"0\.2s"):
         Every.parse(text)
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
-def test_a_truncated_video_is_read_as_far_as_it_goes(tmp_path, name):
+def test_a_truncated_video_is_read_to_its_end(tmp_path, name):
     rng = np.random.default_rng(0)
     noise = ((i / 10, rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)) for i in range(60))
     options = {"g": "5", "bf": "0"}
     path = films.write(tmp_path / name, noise, **options)
-    if name == "a.mp4":  # with its index in front, as for the web
+    if name == "a.mp4":  # with its index at the start, as for the web
         path = faststart(path)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) * 6 // 10])
@@ -125,7 +125,7 @@ def faststart(path):
     return target
 
 
-def test_damage_in_the_middle_is_told_and_the_rest_is_read(tmp_path):
+def test_damage_in_the_middle_is_reported_after_the_rest(tmp_path):
     rng = np.random.default_rng(0)
     noise = [(i / 10, rng.integers(0, 256, (96, 128, 3), dtype=np.uint8)) for i in range(30)]
     path = films.write(tmp_path / "a.avi", noise, "mjpeg")
@@ -151,15 +151,15 @@ def sound(path):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda path: path.write_bytes(b""), "reads no frame"),
-        (lambda path: path.write_bytes(b"no video" * 999), "reads no frame"),
-        (lambda path: path.write_bytes(films_start(path)), "reads no frame"),
+        (lambda path: path.write_bytes(b""), "cannot read"),
+        (lambda path: path.write_bytes(b"no video" * 999), "cannot read"),
+        (lambda path: path.write_bytes(films_start(path)), "cannot read"),
         (lambda path: path.mkdir(), "no file"),
         (lambda path: None, "no file"),
         (sound, "no video stream"),
     ],
 )
-def test_what_is_no_video(tmp_path, make, words):
+def test_other_files_are_refused(tmp_path, make, words):
     path = tmp_path / "a.mp4"
     make(path)
     frames, error = read(path)
@@ -170,7 +170,7 @@ def test_what_is_no_video(tmp_path, make, words):
 
 
 def films_start(path):
-    """An MP4 whose index, at its end, is missing."""
+    """An MP4 without the index at its end."""
     films.write(path, films.plain(TIMES))
     content = path.read_bytes()
     return content[: content.index(b"moov") - 4]
@@ -182,7 +182,7 @@ def test_a_video_without_frames(tmp_path):
     path.write_bytes(whole[: whole.index(b"\x1f\x43\xb6\x75")])  # up to the first cluster
     frames, error = read(path)
     assert not frames
-    assert "reads no frame" in error
+    assert "cannot read" in error
 
 
 def test_absurd_sizes_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
@@ -210,7 +210,7 @@ def test_absurd_rates(tmp_path):
     assert times == sorted(times)
 
 
-def test_one_frame_is_in_memory_at_a_time(tmp_path):
+def test_frames_are_decoded_one_at_a_time(tmp_path):
     size = (320, 240)
     path = films.write(tmp_path / "a.mp4", films.plain(np.arange(25) / 25, size))
     frame = size[0] * size[1] * 3
@@ -232,7 +232,7 @@ def test_odd_names(tmp_path, monkeypatch, name):
     assert len(frames) == len(TIMES)
 
 
-def test_text_that_is_not_utf8_does_no_harm(tmp_path):
+def test_metadata_that_is_not_utf8_is_ignored(tmp_path):
     with av.open(str(tmp_path / "a.mkv"), "w") as out:
         out.metadata["title"] = "Zürich"
         stream = out.add_stream("mjpeg", rate=10)
@@ -258,10 +258,10 @@ def test_a_playlist_opens_no_connection(tmp_path):
         with pytest.raises(BlockingIOError):
             server.accept()
     assert not frames
-    assert "reads no frame" in error
+    assert "cannot read" in error
 
 
-def test_a_camera_is_read_as_it_comes(tmp_path, monkeypatch):
+def test_a_camera_is_read_frame_by_frame(tmp_path, monkeypatch):
     path = films.write(tmp_path / "a.mkv", films.plain(TIMES))
     monkeypatch.setattr(video, "camera_input", lambda: (str(path), "matroska", {}))
     with Video(None) as opened:
