@@ -39,7 +39,7 @@ def load(builder: tfds.core.DatasetBuilder, split: str) -> Split:
     if jax.process_count() > 1:
         (missing,) = multihost.any_process(found is None)
         if found is not None and not missing:
-            multihost.require_same(found.fingerprint(), "images prepared")
+            multihost.require_same(found.fingerprint(), "prepared images")
             return found
     elif found is not None:
         return found

@@ -63,7 +63,7 @@ def load(builder: tfds.core.DatasetBuilder, split: str) -> Split:
     if jax.process_count() > 1:
         data = multihost.in_step(lambda: data or found_or_written())
         assert data is not None
-        multihost.require_same(data.fingerprint(), "images prepared")
+        multihost.require_same(data.fingerprint(), "prepared images")
     assert data is not None
     return data
 

@@ -1,1 +1,1 @@
-"""What keeps a run alive: checkpoints, locks, logs, signals, many processes."""
+"""Devices, processes, checkpoints, locks, logs and signals of a run."""

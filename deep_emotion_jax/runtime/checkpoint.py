@@ -1,4 +1,4 @@
-"""Orbax checkpoints: the whole state for a resume to the same bits, with a checksum."""
+"""Orbax checkpoints of the whole training state, with a checksum; resuming is bit-exact."""
 
 import hashlib
 import json
@@ -23,13 +23,13 @@ _LOGGERS = (logging.get_absl_logger(), getLogger("asyncio"))
 class Checkpoints:
     """The two newest checkpoints of a run, one folder per epoch, written in the background.
 
-    Orbax writes to a temporary folder and renames it when it is complete, so a kill leaves only
-    whole checkpoints. Each holds its SHA-256, so that a file damaged later is noticed. Use as a
-    context manager: leaving it waits for the last write. Where many processes train, all of them
-    save and restore together in one shared folder; the number of processes may change in between.
+    Orbax writes to a temporary folder and renames it when it is complete, so a killed process
+    leaves only whole checkpoints. Each holds its SHA-256, which detects files damaged later. Use as
+    a context manager: leaving it waits for the last write. Several processes save and restore
+    together in one shared folder; their number may change between runs.
 
     Args:
-      folder: the folder of the checkpoints; made if absent.
+      folder: the folder of the checkpoints; created if it does not exist.
 
     Raises:
       UserError: if the folder cannot be written.
@@ -66,11 +66,11 @@ class Checkpoints:
             sys.unraisablehook = self._hook
 
     def save(self, epoch: int, state: Pytree, notes: dict[str, Any]) -> None:
-        """Starts writing the state as it is after `epoch` epochs.
+        """Starts writing the state after `epoch` epochs.
 
         Args:
-          epoch: names the checkpoint.
-          state: arrays, the same on every device.
+          epoch: the checkpoint's name.
+          state: arrays, replicated on every device.
           notes: any JSON value; `restore_newest` returns it.
 
         Raises:
@@ -84,16 +84,16 @@ class Checkpoints:
                     state=ocp.args.StandardSave(state), content=ocp.args.JsonSave(content)
                 ),
             )
-        except Exception as error:  # TensorStore has kinds of its own for a full disk
+        except Exception as error:  # TensorStore raises its own types for a full disk
             raise self._failed(error) from error
 
     def restore_newest(self, like: Pytree) -> tuple[int, Pytree, dict[str, Any]] | None:
-        """Returns the newest whole checkpoint as (epoch, state, notes), or None without any.
+        """Returns the newest whole checkpoint as (epoch, state, notes), or None if there is none.
 
-        A damaged checkpoint is reported and removed, and the one before it is taken.
+        Damaged checkpoints are logged and removed, and the one before them is used.
 
         Args:
-          like: a state of the same structure, shapes and placement.
+          like: a state of the same structure, shapes and sharding.
 
         Raises:
           UserError: if there are checkpoints and none is whole.
@@ -111,21 +111,21 @@ class Checkpoints:
                 )
                 notes = found.content["notes"]
                 if _digest(found.state, notes) != found.content["sha256"]:
-                    raise ValueError("its content is not what was saved")
-            except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files
+                    raise ValueError("its content does not match its checksum")
+            except Exception as error:  # Orbax and TensorStore raise many types for damaged files
                 reason = _reason(error)
                 logging.warning(
-                    "checkpoint %s/%d is damaged, passing over it: %s", self.folder, epoch, reason
+                    "checkpoint %s/%d is damaged and skipped: %s", self.folder, epoch, reason
                 )
             if any_process(reason is not None)[0]:
-                continue  # all processes must take the same one
+                continue  # all processes must use the same one
             for damaged in (other for other in epochs if other > epoch):
                 self._manager.delete(damaged)
             return epoch, found.state, notes
         if epochs:
             raise UserError(
                 f"no checkpoint in {self.folder} can be read; choose another --workdir, or remove "
-                "that folder to start anew"
+                "that folder to start again"
             )
         return None
 
@@ -140,16 +140,16 @@ class Checkpoints:
 def _not_twice(record: LogRecord) -> bool:
     """Drops log records for errors that Orbax also raises.
 
-    Its threads log them, and asyncio logs the further failed reads of a failed restore.
+    Orbax's threads log them, and asyncio logs the other failed reads of a failed restore.
     """
     unawaited = record.name == "asyncio" and "exception was never retrieved" in record.getMessage()
     return record.levelno < ERROR or not (unawaited or _is_orbax(record.pathname))
 
 
 def _without_leftovers(unraisable: Any) -> None:
-    """Drops errors of unfinished reads that end after their restore has failed.
+    """Drops errors of reads that finish after their restore has failed.
 
-    TensorStore's threads find no event loop, and nothing awaits Orbax's coroutines any more.
+    By then TensorStore's event loop is closed, and nothing awaits Orbax's coroutines.
     """
     frames = traceback.extract_tb(unraisable.exc_traceback)
     from_orbax = any(_is_orbax(frame.filename) for frame in frames)
@@ -158,18 +158,18 @@ def _without_leftovers(unraisable: Any) -> None:
 
 
 def _is_orbax(source: str) -> bool:
-    """Whether a source file is one of Orbax."""
+    """Whether a source file belongs to Orbax."""
     return "orbax" in Path(source).parts
 
 
 def _reason(error: Exception) -> str:
-    """The message in one line; TensorStore's are long and name the cause at the end."""
+    """Returns the message in one line; of a long one its end, where TensorStore names the cause."""
     line = " ".join(str(error).split())
     return line if len(line) < 300 else f"... {line[-300:]}"
 
 
 def _digest(state: Pytree, notes: dict[str, Any]) -> str:
-    """SHA-256 of the notes, and of each array's place in the tree, type, shape and bytes."""
+    """Returns the SHA-256 of the notes and of each array's path, dtype, shape and bytes."""
     digest = hashlib.sha256(json.dumps(notes, sort_keys=True).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         array = np.ascontiguousarray(leaf)

@@ -1,4 +1,4 @@
-"""How commands that train or evaluate start and end: JAX's settings, messages, exit codes."""
+"""Start and end of commands that train or evaluate: JAX's settings, errors, exit codes."""
 
 import errno
 import logging
@@ -17,7 +17,7 @@ from deep_emotion_jax.runtime.signals import STOPPED_EXIT_CODE, Stopped
 
 
 def run_command(command: Callable[[], None]) -> None:
-    """Sets up JAX and the log, runs a command, and ends the process if it fails.
+    """Sets up JAX and logging, runs a command, and exits if it fails.
 
     docs/reliability.md lists the exit codes.
     """
@@ -34,11 +34,11 @@ def run_command(command: Callable[[], None]) -> None:
             raise
         sys.exit(f"error: {error}; free some disk space and run the command again to resume")
     except Stopped as stopped:
-        for stream in (sys.stdout, sys.stderr):  # the first may be closed, or both
+        for stream in (sys.stdout, sys.stderr):  # one or both may be closed
             with suppress(BrokenPipeError):
                 print(stopped, file=stream, flush=True)
                 break
-        # All is closed. sys.exit would wait for the epoch that XLA may still be computing.
+        # All files are closed. sys.exit would wait for the epoch that XLA may still compute.
         os._exit(STOPPED_EXIT_CODE)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -55,7 +55,7 @@ def _set_up() -> None:
 
 
 def _not_from_tfds(record: logging.LogRecord) -> bool:
-    """Drops warnings of TFDS at every start: that OpenCV is missing, that a config is custom."""
+    """Drops TFDS's warnings at every start: OpenCV is missing, a config is custom."""
     return (
         record.levelno > logging.WARNING or "tensorflow_datasets" not in Path(record.pathname).parts
     )

@@ -1,4 +1,4 @@
-"""Which devices a program computes on, and where JAX keeps what it has compiled."""
+"""The devices that a program computes on, and JAX's compilation cache."""
 
 import os
 from collections import Counter
@@ -15,19 +15,18 @@ def choose_devices(accelerator: str = "auto", num_devices: int = 0) -> list[jax.
     """Chooses the devices to compute on and makes the first of this process JAX's default.
 
     Args:
-      accelerator: one of `ACCELERATORS`; "auto" takes what JAX prefers: a TPU, then a GPU, then the
-        CPU.
-      num_devices: how many of them in each process; 0 for all.
+      accelerator: one of `ACCELERATORS`; "auto" is a TPU if there is one, else a GPU, else the CPU.
+      num_devices: number of devices per process; 0 for all.
 
     Returns:
       The devices of all processes.
 
     Raises:
-      UserError: for another name, or if there are no such devices, or fewer; the message lists
-        those that JAX finds.
+      UserError: for an unknown name, or if JAX finds none or too few of these devices; the message
+        lists those that it finds.
     """
     if accelerator not in ACCELERATORS:
-        raise UserError(f"{accelerator[:50]!r} is none of the accelerators {ACCELERATORS}")
+        raise UserError(f"the accelerator must be one of {ACCELERATORS}, got {accelerator[:50]!r}")
     try:
         found = jax.devices(None if accelerator == "auto" else accelerator)
     except RuntimeError as error:
@@ -54,22 +53,22 @@ def choose_devices(accelerator: str = "auto", num_devices: int = 0) -> list[jax.
 
 
 def describe(devices: list[jax.Device]) -> str:
-    """Number and kind of devices, such as "2 x NVIDIA H100 80GB HBM3" or "2 x cpu"."""
+    """Returns number and kind of devices, such as "2 x NVIDIA H100 80GB HBM3" or "2 x cpu"."""
     return f"{len(devices)} x {devices[0].device_kind}"
 
 
 def data_mesh(devices: list[jax.Device]) -> jax.sharding.Mesh:
-    """A mesh of one axis, "data", over these devices."""
+    """Returns a mesh of one axis, "data", over these devices."""
     axis_types = (jax.sharding.AxisType.Auto,)
     return jax.make_mesh((len(devices),), ("data",), axis_types=axis_types, devices=devices)
 
 
 def fits(size: int, devices: list[jax.Device]) -> bool:
-    """Whether data of so many bytes can be kept in the host's memory and on each device.
+    """Whether data of `size` bytes fits in the host's memory and on each device.
 
-    They may take a sixth of the host's memory, where they are up to three times while they are
-    read, and 0.4 of the device's, where they are twice while they are copied. On a CPU both are the
-    same memory. Where the size of a memory is unknown, it is taken to suffice.
+    It may take a sixth of the host's memory, which holds up to three copies while it is read, and
+    0.4 of the device's, which holds two while it is copied. On a CPU both are the same memory. A
+    memory of unknown size is assumed to be large enough.
     """
     try:
         host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -81,10 +80,10 @@ def fits(size: int, devices: list[jax.Device]) -> bool:
 
 
 def use_compilation_cache() -> None:
-    """Keeps compiled programs in a folder of the user, so that the next start compiles less.
+    """Caches compiled programs in a folder of the user, which makes the next start faster.
 
-    JAX_COMPILATION_CACHE_DIR names another folder; an empty one switches the cache off. Where the
-    folder cannot be written, the program goes on without it.
+    JAX_COMPILATION_CACHE_DIR names another folder; an empty value disables the cache. If the folder
+    is not writable, there is no cache.
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return  # JAX reads it
@@ -97,7 +96,7 @@ def use_compilation_cache() -> None:
         writable = False
     if writable:
         jax.config.update("jax_compilation_cache_dir", str(folder))
-        # JAX's default leaves out what compiles in less than a second; a start compiles many such.
+        # JAX's default skips programs that compile in under a second; a start compiles many.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 

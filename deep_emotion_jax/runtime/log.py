@@ -1,4 +1,4 @@
-"""Progress of a training: metrics.jsonl, TensorBoard events, and a printed line per epoch."""
+"""Progress of training: metrics.jsonl, TensorBoard events, and a printed line per epoch."""
 
 import json
 import time
@@ -23,10 +23,10 @@ Record = dict[str, Any]
 def metrics_writer(
     workdir: Path, records: list[Record], run_names: Sequence[str]
 ) -> Iterator[Callable[[list[Record]], None]]:
-    """Appends to metrics.jsonl and TensorBoard's events, after cutting them back to `records`.
+    """Yields a function that appends records to metrics.jsonl and to TensorBoard's events.
 
-    `records` comes from the checkpoint that training resumes from. Anything else in metrics.jsonl,
-    such as half a line or epochs that will be trained again, is removed.
+    Both files are first reset to `records`, from the checkpoint that training resumes from. This
+    removes partial lines and epochs that will be trained again.
 
     Raises:
       UserError: if they cannot be written.
@@ -35,7 +35,7 @@ def metrics_writer(
     with ExitStack() as stack:
         # Not SummaryWriter: a full disk ends its thread, and later writes then block.
         events = {}
-        with _room_needed(workdir):
+        with _disk_errors(workdir):
             write_text(path, "".join(json.dumps(record) + "\n" for record in records))
             file = stack.enter_context(path.open("a"))
             start = SessionLog(status=SessionLog.START)
@@ -48,7 +48,7 @@ def metrics_writer(
                 events[name].write_event(purged)
 
         def write(lines: list[Record]) -> None:
-            with _room_needed(workdir):
+            with _disk_errors(workdir):
                 file.write("".join(json.dumps(record) + "\n" for record in lines))
                 file.flush()
                 for record in lines:
@@ -67,14 +67,14 @@ def metrics_writer(
 def show_progress(
     records: list[Record], epochs: int, images: int, best: np.ndarray, best_epoch: np.ndarray
 ) -> None:
-    """Prints the newest epoch: the mean over runs, speed, and the time left of `epochs`.
+    """Prints the newest epoch: metrics averaged over runs, speed, and the time left.
 
     Args:
-      records: of all epochs so far, those of one epoch after another.
-      epochs: of the whole training.
-      images: that an epoch trains on, over all runs.
-      best: [R] validation accuracy of the weights kept so far, of each run.
-      best_epoch: [R] their epoch.
+      records: of all epochs so far, ordered by epoch.
+      epochs: number of epochs of the training.
+      images: number of training images per epoch, over all runs.
+      best: [R] validation accuracy of each run's weights kept so far.
+      best_epoch: [R] the epochs of these weights.
     """
     count = len(best)
     now = records[-count:]
@@ -95,7 +95,7 @@ def show_progress(
 
 
 @contextmanager
-def _room_needed(workdir: Path) -> Iterator[None]:
+def _disk_errors(workdir: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -1,8 +1,8 @@
-"""One training in many processes: start, agreement, and the data of each process.
+"""Training in many processes: initialization, synchronization, and reading of data.
 
-Every process runs the same program (JAX's multi-controller model). Here they agree on what may
-differ between them: who writes, who has failed, who was asked to stop. A single process
-communicates with nobody. docs/scaling.md has the command lines.
+Every process runs the same program (JAX's multi-controller model). These functions synchronize what
+differs between them: which one writes, whether one has failed or was asked to stop. In a single
+process they do not communicate. docs/scaling.md has the command lines.
 """
 
 import json
@@ -24,21 +24,21 @@ from deep_emotion_jax.runtime.signals import Stopped
 
 T = TypeVar("T")
 
-# When the first process ends, JAX aborts all others with long stack traces: it ends last.
+# Delay of the first process: when it exits, JAX aborts the others with long stack traces.
 SECONDS_TO_LEAVE = 5
 
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """Joins the other processes of a training while open; must come before any other use of JAX.
+    """Initializes `jax.distributed`; must be entered before any other use of JAX.
 
-    JAX finds them by itself on Cloud TPU, under Slurm, Open MPI and Kubernetes. Elsewhere three
+    JAX finds the processes on Cloud TPU, under Slurm, Open MPI and Kubernetes. Elsewhere three
     environment variables give the address of the first process (JAX_COORDINATOR_ADDRESS, as
     host:port), the number of processes (JAX_NUM_PROCESSES) and this one's index (JAX_PROCESS_ID).
     Only the first process prints. An error in one process ends all of them with exit code 1.
 
     Raises:
-      UserError: if the variables are not set, or the others are not reached within five minutes.
+      UserError: if the variables are not set, or the processes do not connect in five minutes.
     """
     # Otherwise JAX handles SIGTERM itself, and `signals` would not see it.
     jax.config.update("jax_enable_preemption_service", False)
@@ -54,11 +54,11 @@ def joined() -> Iterator[None]:
             "set JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and JAX_PROCESS_ID for each"
         ) from error
     if not is_first():
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - as long as the process
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
     try:
         yield
     except Stopped:
-        jax.distributed.shutdown()  # orderly, because every process stops
+        jax.distributed.shutdown()  # does not block, because every process stops
         raise
     except KeyboardInterrupt:
         os._exit(130)
@@ -67,17 +67,17 @@ def joined() -> Iterator[None]:
 
 
 def is_first() -> bool:
-    """Whether this process is the one that prints and writes."""
+    """Whether this is the process that prints and writes."""
     return jax.process_index() == 0
 
 
 def any_process(*flags: bool) -> tuple[bool, ...]:
-    """Whether each flag is set in any process. All processes must call it."""
+    """Returns whether each flag is set in any process. All processes must call it."""
     return tuple(process_allgather(np.array(flags)).any(0).tolist())
 
 
 def gather(value: Any) -> list[Any]:
-    """The JSON values of all processes, in their order. All processes must call it."""
+    """Returns the JSON values of all processes, by index. All processes must call it."""
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)
     sizes = process_allgather(np.array(len(text)))
     texts = process_allgather(np.resize(text, sizes.max()))
@@ -85,9 +85,9 @@ def gather(value: Any) -> list[Any]:
 
 
 def require_same(value: Any, what: str) -> None:
-    """Checks that all processes hold an equal JSON value; all processes must call it.
+    """Checks that all processes have equal JSON values. All processes must call it.
 
-    Unlike JAX's `assert_equal`, it raises in every process, so that none waits for the others.
+    Unlike JAX's `assert_equal`, it raises in every process, so no process waits for the others.
 
     Raises:
       UserError: in every process, if the values differ.
@@ -96,7 +96,7 @@ def require_same(value: Any, what: str) -> None:
     different = [i for i, other in enumerate(values) if other != values[0]]
     if different:
         raise UserError(
-            f"process {different[0]} has other {what} than process 0; start all processes of a "
+            f"process {different[0]} and process 0 have different {what}; start all processes of a "
             "training with the same arguments and the same data"
         )
 
@@ -129,13 +129,13 @@ def in_step(action: Callable[[], T], *, only_first: bool = False) -> T | None:
 
 
 def read_split(source: Any) -> Split:
-    """Reads a share of a source in each process, and returns the whole in each.
+    """Reads a part of a source in each process and returns the whole split in each.
 
     Args:
-      source: as `data.split.load_split` takes it, the same in all processes.
+      source: a source for `data.split.load_split`, the same in all processes.
 
     Returns:
-      What `load_split` returns in a single process, in the same order.
+      The same split as `load_split` in a single process.
 
     Raises:
       UserError: if the length differs between processes.
@@ -143,7 +143,7 @@ def read_split(source: Any) -> Split:
     parts = jax.process_count()
     if parts == 1:
         return load_split(source)
-    require_same(len(source), "images prepared")
+    require_same(len(source), "prepared images")
     own = in_step(lambda: load_split(source, jax.process_index(), parts))
     assert own is not None
 
@@ -164,7 +164,7 @@ def read_split(source: Any) -> Split:
 
 
 def _leave(error: Exception) -> NoReturn:
-    """Ends this process at once; an orderly shutdown would wait for processes that wait for it."""
+    """Exits at once; an orderly shutdown would wait for processes that wait for this one."""
     text = " ".join(str(error).split())
     if isinstance(error, UserError):
         print(f"error: {error}", file=sys.stderr)

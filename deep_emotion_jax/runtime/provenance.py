@@ -1,4 +1,4 @@
-"""Where a result comes from: the versions of the libraries and the commit of this code."""
+"""Provenance of results: versions of the libraries and commit of this code."""
 
 import importlib.metadata
 import platform
@@ -9,7 +9,7 @@ LIBRARIES = ("deep-emotion-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkp
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python and of the libraries that results depend on."""
+    """Returns the versions of Python and of the libraries that results depend on."""
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:
@@ -20,9 +20,9 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The git commit of this code, with "-dirty" if it was changed.
+    """Returns the git commit of this code, with "-dirty" if it has uncommitted changes.
 
-    None outside a repository, and where git is not installed.
+    Returns None outside a repository, or if git is not installed.
     """
     here = Path(__file__).parent
     try:

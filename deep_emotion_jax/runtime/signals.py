@@ -1,4 +1,4 @@
-"""Stopping on request: a signal is noted at once and handled where the state can be saved."""
+"""Stop requests: signals are recorded at once and handled when the state can be saved."""
 
 import signal
 import threading
@@ -23,8 +23,8 @@ class Stopped(Exception):  # noqa: N818 - not an error
 def stop_requests() -> Iterator[list[str]]:
     """Collects SIGTERM and SIGINT while open; does nothing outside the main thread.
 
-    Yields a list that receives the signals' names. The handler itself does nothing else, because
-    an epoch or a checkpoint may be half done. A second signal has its usual effect at once.
+    Yields a list to which the handler appends the signals' names. It does nothing else, because an
+    epoch or a checkpoint may be incomplete. A second signal has its default effect.
     """
     requests: list[str] = []
     if threading.current_thread() is not threading.main_thread():

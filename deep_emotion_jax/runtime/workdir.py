@@ -1,4 +1,4 @@
-"""The folder of a run: its provenance, and a lock against a second run."""
+"""The folder of a run: its provenance, and a lock against concurrent runs."""
 
 import json
 import os
@@ -24,12 +24,12 @@ _SAME_RUN = ("config", "runs", "fingerprint")  # must not change when a run is r
 def provenance(
     config: ConfigDict, data: Split, run_names: Sequence[str], devices: list[jax.Device]
 ) -> dict[str, Any]:
-    """Where a result comes from: config, runs, data, command, commit, device and versions.
+    """Returns the provenance of a run: config, runs, data, command, commit, device and versions.
 
     Returns:
       A JSON object, written to config.json, every checkpoint and summary.json.
     """
-    # Where the data lies and where it is computed are no part of what is computed.
+    # Paths, devices and streaming do not change the results.
     settings = {
         key: value
         for key, value in config.to_dict().items()
@@ -39,7 +39,7 @@ def provenance(
         "config": settings,
         "runs": list(run_names),
         "fingerprint": data.fingerprint(),
-        # For later commands on the run. No part of it, so they may change.
+        # For later commands on the run; they may change.
         "paths": {
             name: os.path.abspath(path) if (path := config.get(name)) else ""
             for name in ("data_dir", "manual_dir")
@@ -56,19 +56,19 @@ def provenance(
 def claim_workdir(
     workdir: Path, about: dict[str, Any], *, accept_changes: bool = False
 ) -> Iterator[None]:
-    """Locks a folder for this process, and for runs of one config and one dataset.
+    """Locks a folder for this process, and checks that it belongs to the same run.
 
-    Other versions, another commit or another device are only reported: they may change the last
-    bits of the results.
+    A different commit, device or library version is only reported: it may change the last bits of
+    the results.
 
     Args:
-      workdir: made if absent.
+      workdir: created if it does not exist.
       about: the result of `provenance`; written to config.json.
       accept_changes: resume with another config or other data.
 
     Raises:
-      UserError: if another process works there, or if the folder belongs to another config or
-        other data, naming the differences.
+      UserError: if another process uses the folder, or if it belongs to another config or other
+        data; the message names the differences.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def claim_workdir(
         if not lock(held):
             held.seek(0)
             raise UserError(
-                f"another run works in {workdir} now ({held.read().strip() or 'just started'}); "
+                f"another run is using {workdir} ({held.read().strip() or 'just started'}); "
                 "wait until it ends, or give another --workdir"
             )
         _compare(workdir, about, accept_changes)
@@ -94,7 +94,7 @@ def claim_workdir(
 
 
 def _compare(workdir: Path, about: dict[str, Any], accept_changes: bool) -> None:
-    """Refuses the folder of another run, and reports other versions, commit or device."""
+    """Raises for the folder of another run; reports a different commit, device or version."""
     path = workdir / "config.json"
     if not path.exists():
         return

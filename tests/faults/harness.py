@@ -299,7 +299,7 @@ def torment(data_dir, workdir, epochs, faults, rng):
         assert "Traceback" not in output, output
         found = re.search(r"resuming after epoch (\d+)", output)
         if found:
-            passed_over = "is damaged, passing over it" in output
+            passed_over = "is damaged and skipped" in output
             assert damaged or not passed_over, output
             assert int(found[1]) == there[-2 if passed_over else -1], (output, there)
             damaged = False

@@ -41,7 +41,7 @@ def test_sigterm_saves_and_a_second_run_is_refused_meanwhile(prepared, tmp_path)
     while not harness.saved(workdir):
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.01)
-    fails(*arguments, words=("another run works in", f"process {process.pid}"))
+    fails(*arguments, words=("another run is using", f"process {process.pid}"))
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 75, output

@@ -1,4 +1,4 @@
-"""Checkpoints come back as they were saved, or not at all."""
+"""Checkpoints: damage, full disks, and errors that are logged once."""
 
 import asyncio
 import gc
@@ -57,33 +57,33 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damage_to_any_file_is_passed_over_or_harmless(tmp_path, damage):
+def test_damaged_checkpoints_are_skipped(tmp_path, damage):
     save(tmp_path / "whole", 1, 2)
     names = [path.relative_to(tmp_path / "whole") for path in files(tmp_path / "whole/2")]
-    passed_over = 0
+    skipped = 0
     for i, name in enumerate(names):
         folder = tmp_path / str(i)
         shutil.copytree(tmp_path / "whole", folder)
         DAMAGES[damage](folder / name)
         found = restore(folder)
-        check(found, found[0])  # never another content, whichever it is
-        passed_over += found[0] == 1
-    assert passed_over >= 2, "neither arrays nor content were looked at"
+        check(found, found[0])  # the content is always that of its epoch
+        skipped += found[0] == 1
+    assert skipped >= 2, "damage to arrays or content was not detected"
 
 
-def test_other_values_under_the_same_digest_are_passed_over(tmp_path, caplog):
+def test_a_checkpoint_with_another_checksum_is_skipped(tmp_path, caplog):
     save(tmp_path / "a", 1, 2)
     save(tmp_path / "b", 3)
-    # Orbax finds nothing wrong here: all files are whole, only not these.
+    # Orbax detects nothing here: all files are whole, but some belong to another checkpoint.
     shutil.rmtree(tmp_path / "a/2/state")
     shutil.copytree(tmp_path / "b/3/state", tmp_path / "a/2/state")
     check(restore(tmp_path / "a"), 1)
-    assert "2 is damaged, passing over it: its content is not what was saved" in caplog.text
-    save(tmp_path / "a", 2)  # its place is free again
+    assert "2 is damaged and skipped: its content does not match its checksum" in caplog.text
+    save(tmp_path / "a", 2)  # the damaged one was removed
     check(restore(tmp_path / "a"), 2)
 
 
-def test_nothing_whole_is_one_message(tmp_path):
+def test_no_whole_checkpoint_is_one_message(tmp_path):
     save(tmp_path, 1)
     for path in files(tmp_path / "1"):
         os.truncate(path, 0)
@@ -95,7 +95,7 @@ def big(epoch):
     return {"weights": np.random.default_rng(epoch).normal(size=300_000)}  # 1.2 MB
 
 
-def test_a_full_disk_is_one_message_and_costs_one_checkpoint(small_disk, capfd):
+def test_a_full_disk_is_one_message_and_loses_one_checkpoint(small_disk, capfd):
     disk, make_room = small_disk
     folder = disk / "checkpoints"
 
@@ -114,12 +114,12 @@ def test_a_full_disk_is_one_message_and_costs_one_checkpoint(small_disk, capfd):
         checkpoints.save(epoch + 1, found, {})
 
 
-def test_an_empty_folder_holds_nothing(tmp_path):
+def test_an_empty_folder_gives_none(tmp_path):
     assert restore(tmp_path) is None
 
 
 class Ends:
-    """Raises where nobody can catch it, as TensorStore's threads do."""
+    """Raises an error that cannot be caught, as TensorStore's threads do."""
 
     def __init__(self, message):
         self.message = message
@@ -131,7 +131,7 @@ class Ends:
 @pytest.mark.parametrize(
     ("message", "shown"), [("Event loop is closed", False), ("anything else", True)]
 )
-def test_only_the_leftovers_of_a_failed_restore_are_silent(tmp_path, capfd, message, shown):
+def test_only_errors_after_a_failed_restore_are_dropped(tmp_path, capfd, message, shown):
     before = sys.unraisablehook
     with Checkpoints(tmp_path):
         del (leftover := [Ends(message)])[0]
@@ -140,7 +140,7 @@ def test_only_the_leftovers_of_a_failed_restore_are_silent(tmp_path, capfd, mess
     assert (message in capfd.readouterr().err) == shown
 
 
-def test_the_leftovers_of_orbax_are_silent(tmp_path, capfd):
+def test_unraisable_errors_of_orbax_are_dropped(tmp_path, capfd):
     names = {}
     source = "class Ends:\n    def __del__(self):\n        raise ValueError('a read failed')"
     exec(compile(source, "site-packages/orbax/checkpoint/serialization.py", "exec"), names)
@@ -150,14 +150,14 @@ def test_the_leftovers_of_orbax_are_silent(tmp_path, capfd):
 
 
 def fail_unawaited():
-    """A read that fails after another has: asyncio logs it when it is collected."""
+    """A second read that fails: asyncio logs it when it is garbage-collected."""
     loop = asyncio.new_event_loop()
     loop.create_future().set_exception(OSError("OUT_OF_RANGE"))
     loop.close()
     gc.collect()
 
 
-def test_reads_that_fail_second_are_silent(tmp_path, caplog):
+def test_the_log_of_a_second_failed_read_is_dropped(tmp_path, caplog):
     with Checkpoints(tmp_path):
         fail_unawaited()
         logging.getLogger("asyncio").error("anything else")

@@ -1,4 +1,4 @@
-"""The devices of a training, and the folder of compiled programs."""
+"""The devices of a training, and the compilation cache."""
 
 import os
 
@@ -15,30 +15,30 @@ from deep_emotion_jax.runtime.devices import (
 )
 
 
-def test_all_devices_or_the_number_asked_for():
+def test_all_devices_or_the_requested_number():
     assert choose_devices() == choose_devices("cpu") == jax.devices()
     assert choose_devices("auto", 1) == jax.devices()[:1]
     assert data_mesh(choose_devices("auto", 1)).size == 1
 
 
 @pytest.mark.parametrize("missing", ["gpu", "tpu"])
-def test_an_accelerator_that_is_not_there_is_one_message(missing):
+def test_a_missing_accelerator_is_one_message(missing):
     with pytest.raises(UserError, match=rf"no {missing} for .*JAX finds 'cpu' \(2 x cpu\)"):
         choose_devices(missing)
 
 
-def test_another_name_is_one_harmless_message():
-    with pytest.raises(UserError, match=r"'\\x1b\[2Jnpu' is none of .*'auto', 'cpu'"):
+def test_an_unknown_name_is_one_escaped_message():
+    with pytest.raises(UserError, match=r"one of .*'auto', 'cpu'.*got '\\x1b\[2Jnpu'"):
         choose_devices("\x1b[2Jnpu")
 
 
-def test_more_devices_than_there_are():
+def test_too_many_devices():
     with pytest.raises(UserError, match=r"config\.num_devices=3 is more than the 2 x cpu"):
         choose_devices("cpu", 3)
 
 
 class Device:
-    """Stands for a device that this machine lacks."""
+    """A stand-in for a device that this machine lacks."""
 
     def __init__(self, platform, process=0):
         self.platform = self.device_kind = platform
@@ -47,13 +47,13 @@ class Device:
 
 @pytest.fixture
 def config(monkeypatch):
-    """Settings of JAX that are written, in place of the real ones."""
+    """Records updates of JAX's settings instead of applying them."""
     written = {}
     monkeypatch.setattr(jax.config, "update", written.__setitem__)
     return written
 
 
-def test_the_cpu_beside_an_accelerator_becomes_the_default_device(monkeypatch, config):
+def test_choosing_the_cpu_makes_it_the_default_device(monkeypatch, config):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert choose_devices("cpu") == jax.devices("cpu")
     assert config == {"jax_default_device": jax.devices("cpu")[0]}
@@ -62,7 +62,7 @@ def test_the_cpu_beside_an_accelerator_becomes_the_default_device(monkeypatch, c
     assert platform() == "gpu"
 
 
-def test_each_process_gives_as_many_devices(monkeypatch, config):
+def test_the_number_of_devices_is_per_process(monkeypatch, config):
     there = [Device("gpu", process) for process in (0, 1, 0, 1, 1, 0)]
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax, "devices", lambda platform=None: there)
@@ -78,12 +78,12 @@ def test_what_fits_on_a_device(monkeypatch, size, memory, fit):
     device = Device("gpu")
     device.memory_stats = lambda: memory and {"bytes_limit": memory}
     assert fits(size, [Device("gpu", 1), device]) == fit
-    monkeypatch.setattr(os, "sysconf", lambda name: 12)  # pages of so many bytes
+    monkeypatch.setattr(os, "sysconf", lambda name: 12)  # 12 pages of 12 bytes
     assert fits(24, [device])
     assert not fits(25, [device])
 
 
-def test_the_cache_is_a_folder_of_the_user(monkeypatch, config, tmp_path):
+def test_the_cache_is_in_a_folder_of_the_user(monkeypatch, config, tmp_path):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "own"))
     use_compilation_cache()
     assert config == {}  # JAX reads the variable itself
@@ -96,7 +96,7 @@ def test_the_cache_is_a_folder_of_the_user(monkeypatch, config, tmp_path):
     }
 
 
-def test_a_home_that_cannot_be_written_costs_the_cache_alone(monkeypatch, config, tmp_path):
+def test_without_a_writable_home_there_is_no_cache(monkeypatch, config, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))

@@ -1,4 +1,4 @@
-"""Many devices and many processes train what one does, and stop, fail and go on together."""
+"""Several devices and processes train the same as one, and stop, fail and resume together."""
 
 import json
 import os
@@ -16,8 +16,7 @@ from deep_emotion_jax.data.split import load_split
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.runtime import multihost
 
-# main.py, which sends itself a signal when an epoch is trained; what is drawn at the end of a
-# training takes long, and nothing here is about it.
+# Runs main.py and sends it a signal after an epoch.
 SIGNALLED = """
 import os, signal, sys
 import main
@@ -35,7 +34,7 @@ loop.show_progress = signal_after
 main.main(arguments[1:])
 """
 
-# The same in chunks of three steps, and with the rows that a process reads to train on in a file.
+# The same in chunks of three steps; writes the training rows that a process reads to a file.
 STREAMED = """
 import jax, numpy
 from deep_emotion_jax.data.stored import StoredRows
@@ -55,7 +54,7 @@ StoredRows.__getitem__ = noted
 
 
 def start(arguments, signal=None, program=SIGNALLED, **environment):
-    """Starts main.py; `signal` is the name and the epoch of one that it sends itself."""
+    """Starts main.py; `signal` is the name of a signal and the epoch after which to send it."""
     code = ["-c", program, *map(str, signal)] if signal else []
     return subprocess.Popen(
         [sys.executable, *code, *map(str, arguments)],
@@ -68,7 +67,7 @@ def start(arguments, signal=None, program=SIGNALLED, **environment):
 
 
 def start_two(arguments, signals=(None, None), program=SIGNALLED):
-    """Starts two processes of one training, of one device each."""
+    """Starts two processes of one training, with one device each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -87,7 +86,7 @@ def start_two(arguments, signals=(None, None), program=SIGNALLED):
 
 
 def end(process, code):
-    """Waits; the process must end with this code. Returns what it printed."""
+    """Waits for a process, checks its exit code and returns its output."""
     try:
         output, errors = process.communicate(timeout=240)
     except subprocess.TimeoutExpired:
@@ -102,9 +101,9 @@ def losses(workdir):
     return [[line["epoch"], line["train_loss"], line["validation_loss"]] for line in lines]
 
 
-def test_eight_devices_train_what_one_does(prepared, tmp_path):
-    # Of 128 images each device takes 16, which is what a CPU takes at once anyway: augmentation and
-    # dropout draw the same numbers.
+def test_eight_devices_train_the_same_as_one(prepared, tmp_path):
+    # Each device gets 16 of 128 images, a CPU's micro-batch: augmentation and dropout draw the same
+    # numbers.
     processes = {
         devices: start(
             [*train_arguments(prepared, tmp_path / devices), "--config.recipe.batch_size=128"],
@@ -120,21 +119,19 @@ def test_eight_devices_train_what_one_does(prepared, tmp_path):
     np.testing.assert_allclose(losses(tmp_path / "8"), losses(tmp_path / "1"), rtol=1e-4)
 
 
-def test_two_processes_train_what_one_does_and_take_over_from_each_other(
-    prepared, finished, tmp_path
-):
+def test_two_processes_train_the_same_as_one_and_resume_each_other(prepared, finished, tmp_path):
     workdir = tmp_path / "run"
     arguments = train_arguments(prepared, workdir)
-    # Asked to stop in the second process alone, both stop after the same epoch.
+    # A stop request to the second process stops both after the same epoch.
     first, second = start_two(arguments, (None, ("SIGTERM", 1)))
     output, _ = end(first, 75)
     assert "stopped by another process; epoch 1 is saved" in output
     assert "2 x cpu" in output
     assert "epoch" not in end(second, 75)[0]  # only the first prints
-    output, _ = end(start(arguments, ("SIGTERM", 2)), 75)  # one process goes on
+    output, _ = end(start(arguments, ("SIGTERM", 2)), 75)  # one process resumes
     assert "resuming after epoch 1" in output
     assert "epoch 2 is saved" in output
-    first, second = start_two(arguments)  # and two again
+    first, second = start_two(arguments)  # two processes resume
     output, _ = end(first, 0)
     end(second, 0)
     assert "resuming after epoch 2" in output
@@ -145,7 +142,7 @@ def test_two_processes_train_what_one_does_and_take_over_from_each_other(
     assert here["accuracy"] == there["accuracy"]
 
 
-def test_two_processes_stream_a_share_each(prepared, finished, tmp_path):
+def test_two_processes_stream_a_part_each(prepared, finished, tmp_path):
     arguments = [*train_arguments(prepared, tmp_path / "run"), "--config.streaming=always"]
     rows = tmp_path / "rows"
     signals = (("SIGTERM", 1), ("SIGTERM", 1))
@@ -169,14 +166,14 @@ def test_a_process_that_dies_ends_the_others(prepared, tmp_path):
     assert "Traceback" not in errors
 
 
-def test_processes_that_are_not_named_are_one_message(tmp_path):
+def test_missing_process_variables_are_one_message(tmp_path):
     words = ("JAX_COORDINATOR_ADDRESS=HOST:PORT", "JAX_PROCESS_ID")
     fails("main.py", "--distributed", f"--workdir={tmp_path}", words=words)
 
 
 @pytest.fixture
 def as_processes(monkeypatch):
-    """Runs a function in threads that take themselves for the processes of a training."""
+    """Runs a function in threads that act as the processes of a training."""
 
     def run(count, function):
         own, meeting, values = threading.local(), threading.Barrier(count), [None] * count
@@ -210,7 +207,7 @@ def as_processes(monkeypatch):
 
 
 class Source(list):
-    """Counts what is read of it."""
+    """A source that records which examples are read."""
 
     def __init__(self, count):
         rng = np.random.default_rng(0)
@@ -234,7 +231,7 @@ class Source(list):
 
 
 @pytest.mark.parametrize(("count", "processes"), [(12, 3), (10, 3), (7, 8), (1, 2)])
-def test_each_process_reads_its_share_and_has_the_whole(as_processes, count, processes):
+def test_each_process_reads_a_part_and_gets_the_whole(as_processes, count, processes):
     alone = load_split(Source(count))
     sources = [Source(count) for _ in range(processes)]
     for split in as_processes(processes, lambda i: multihost.read_split(sources[i])):
@@ -247,7 +244,7 @@ def test_each_process_reads_its_share_and_has_the_whole(as_processes, count, pro
     assert {len(source.read) for source in sources} == {-(-count // processes)}
 
 
-def test_a_mistake_of_one_process_is_raised_in_all(as_processes):
+def test_a_user_error_in_one_process_is_raised_in_all(as_processes):
     def act(i):
         if i == 1:
             raise UserError("no disk")
@@ -260,16 +257,16 @@ def test_a_mistake_of_one_process_is_raised_in_all(as_processes):
     ]
 
 
-def test_processes_with_other_settings_are_refused(as_processes):
+def test_processes_with_different_settings_are_refused(as_processes):
     def check(seed):
         multihost.require_same({"seed": seed}, "settings")
 
     errors = as_processes(3, lambda i: check(i // 2))
-    assert all("process 2 has other settings than process 0" in str(error) for error in errors)
+    assert all("process 2 and process 0 have different settings" in str(error) for error in errors)
     assert as_processes(3, lambda i: check(0)) == [None] * 3
 
 
-def test_one_flag_is_enough(as_processes):
+def test_any_process_sets_a_flag_for_all(as_processes):
     assert as_processes(2, lambda i: multihost.any_process(i == 1, False)) == [(True, False)] * 2
 
 
@@ -286,7 +283,7 @@ def test_an_error_of_one_process_ends_it_at_once(monkeypatch, capsys, error, wor
         raise SystemExit(code)
 
     monkeypatch.setattr(jax.distributed, "initialize", lambda **_: None)
-    monkeypatch.setattr(os, "_exit", leave)  # and not in order: that waits for the others
+    monkeypatch.setattr(os, "_exit", leave)  # not an orderly shutdown, which waits for the others
     monkeypatch.setattr(multihost, "SECONDS_TO_LEAVE", 0)
     with pytest.raises(SystemExit, match="1"), multihost.joined():
         raise error

@@ -1,4 +1,4 @@
-"""One run a folder, and what a folder's run must share with what goes on in it."""
+"""The lock of a workdir, and the checks before a run is resumed in it."""
 
 import json
 
@@ -17,11 +17,11 @@ ABOUT = {
 }
 
 
-def test_the_second_is_refused_until_the_first_ends(tmp_path):
+def test_a_second_run_is_refused_until_the_first_ends(tmp_path):
     second = claim_workdir(tmp_path, ABOUT)
     with (
         claim_workdir(tmp_path, ABOUT),
-        pytest.raises(UserError, match=r"another run works in .*\(process \d+ on "),
+        pytest.raises(UserError, match=r"another run is using .*\(process \d+ on "),
     ):
         second.__enter__()
     with claim_workdir(tmp_path, ABOUT):
@@ -39,7 +39,7 @@ def test_the_second_is_refused_until_the_first_ends(tmp_path):
         ({"runs": ["official-seed-1"]}, "runs: "),
     ],
 )
-def test_changes_are_named_and_taken_only_if_asked(tmp_path, capsys, change, words):
+def test_changes_are_named_and_accepted_only_on_request(tmp_path, capsys, change, words):
     with claim_workdir(tmp_path, ABOUT):
         pass
     with pytest.raises(UserError, match=words), claim_workdir(tmp_path, ABOUT | change):
@@ -50,7 +50,7 @@ def test_changes_are_named_and_taken_only_if_asked(tmp_path, capsys, change, wor
     assert json.loads((tmp_path / "config.json").read_text()) == ABOUT | change
 
 
-def test_other_versions_are_named_and_taken(tmp_path, capsys):
+def test_other_versions_are_reported(tmp_path, capsys):
     with claim_workdir(tmp_path, ABOUT):
         assert not capsys.readouterr().out
     with claim_workdir(tmp_path, ABOUT | {"versions": {"jax": "0.11.0"}}):
