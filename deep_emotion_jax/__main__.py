@@ -1,15 +1,15 @@
-"""Use a trained network: predict, try it in the browser, or export it.
+"""Use a trained network: predict, serve a demo page, or export it.
 
 Example:
   deep-emotion predict photo.jpg --save out
 
-Exit codes: 0 done; 1 done, but some files could not be read; 2 a mistake in the arguments or the
-settings; 130 interrupted.
+Exit codes: 0 success; 1 some files could not be read; 2 invalid arguments or settings; 130
+interrupted.
 """
 
 # This is the console script `deep-emotion`, also python -m deep_emotion_jax. Each command is a
 # module of `cli` with `configure(parser)`, which adds its arguments, and `run(arguments)`, which
-# returns the exit code. Slow imports are made in `run`, so that --help is fast.
+# returns the exit code. `run` makes the slow imports, so that --help is fast.
 
 import argparse
 import importlib
@@ -23,10 +23,10 @@ from deep_emotion_jax.cli.options import HelpFormatter
 from deep_emotion_jax.errors import UserError
 
 COMMANDS = {
-    "predict": "name the expressions in pictures, videos or in front of the webcam",
-    "crop": "cut faces out of pictures, to train on them",
-    "demo": "serve a web page to try it on",
-    "export": "write a network for other programs: ONNX, StableHLO, or a web page",
+    "predict": "predict the expressions in pictures, videos and the webcam",
+    "crop": "crop the faces of pictures, to train on them",
+    "demo": "serve a demo page",
+    "export": "export a network as ONNX, StableHLO or a web page",
 }
 
 

@@ -1,4 +1,4 @@
-"""The commands of `deep-emotion`: help, options that mean the same everywhere, and messages."""
+"""The commands of `deep-emotion`: help, consistent options, and messages."""
 
 import argparse
 import re
@@ -23,7 +23,7 @@ def subparsers():
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_names_every_option_with_its_default_and_an_example(command):
+def test_help_describes_every_option_with_its_default_and_an_example(command):
     parser = subparsers()[command]
     assert f"deep-emotion {command}" in parser.description
     for action in parser._actions:
@@ -35,7 +35,7 @@ def test_help_names_every_option_with_its_default_and_an_example(command):
         assert all("_" not in name for name in action.option_strings)
 
 
-def test_options_of_one_name_are_the_same_in_every_command():
+def test_options_of_the_same_name_are_the_same_in_all_commands():
     found: dict = {}
     for command in subparsers().values():
         for action in command._actions:
@@ -72,12 +72,12 @@ def test_paths_expand_the_home_folder(monkeypatch, tmp_path):
         options.path("~no-such-user/out")
 
 
-def test_a_url_is_named_as_one(capsys):
+def test_a_url_gives_a_specific_message(capsys):
     url = "https://example.org/a.jpg"
     fails_here(capsys, "predict", url, words=(url, "download"))
 
 
-def test_no_header_where_nothing_was_read(capsys, tmp_path):
+def test_no_header_if_nothing_was_read(capsys, tmp_path):
     assert main(["predict", str(tmp_path / "absent.jpg"), "--csv"]) == 1
     out, err = capsys.readouterr()
     assert out == ""
@@ -90,7 +90,7 @@ def test_an_unavailable_device_is_one_message(capsys, tmp_path):
     fails_here(capsys, *arguments, words=("tpu", "cpu"))
 
 
-def test_a_picture_from_elsewhere_is_easy_to_find(capsys, monkeypatch, tmp_path):
+def test_output_of_a_picture_outside_the_working_directory(capsys, monkeypatch, tmp_path):
     (tmp_path / "pictures").mkdir()
     (tmp_path / "work").mkdir()
     Image.fromarray(np.zeros((48, 48), np.uint8)).save(tmp_path / "pictures" / "a.jpg")

@@ -1,4 +1,4 @@
-"""The command line of trainings: settings that override a config, and messages for mistakes."""
+"""The command line of training: overrides of settings, and messages for user errors."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from configs.command_line import SETTINGS_HELP, read_config
 from deep_emotion_jax.errors import UserError
 
 
-def test_settings_are_read_in_their_types():
+def test_overrides_are_converted_to_the_types_of_the_settings():
     config, name = read_config(
         str(ROOT / "configs/fer2013.py"),
         [
@@ -43,7 +43,7 @@ def test_the_default_config():
     assert (config.dataset, name) == ("synthetic_faces", "synthetic_faces")
 
 
-def test_a_tilde_is_the_home_folder_in_every_path(monkeypatch, tmp_path):
+def test_a_tilde_is_expanded_in_every_path(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "own.py").write_text("from configs.default import get_config\n")
     names = ("manual_dir", "data_dir", "init_from", "teacher")
@@ -69,7 +69,7 @@ def test_a_tilde_is_the_home_folder_in_every_path(monkeypatch, tmp_path):
         ("runs/x", "unexpected argument 'runs/x'"),
     ],
 )
-def test_a_mistake_is_one_sentence(argument, words):
+def test_an_invalid_argument_gives_one_sentence(argument, words):
     with pytest.raises(UserError, match=words):
         read_config(None, [argument])
 
@@ -87,7 +87,7 @@ def test_a_mistake_is_one_sentence(argument, words):
         ),
     ],
 )
-def test_a_config_that_fails_is_one_sentence(tmp_path, text, words):
+def test_a_config_that_fails_gives_one_sentence(tmp_path, text, words):
     file = tmp_path / "own.py"
     file.write_text(text)
     with pytest.raises(UserError, match=rf"own\.py cannot be read: .*{words}|config\.{words}"):
@@ -109,6 +109,6 @@ def test_help_is_quick_and_shows_all_options(flag):
     assert "accept_changes" not in done.stdout
 
 
-def test_the_file_that_the_help_names_is_there():
+def test_the_file_named_by_the_help_exists():
     (named,) = (word for word in SETTINGS_HELP.split() if word.endswith(".py"))
     assert Path(ROOT, named).is_file()

@@ -1,4 +1,4 @@
-"""The command as a user runs it: results, the same again, errors without tracebacks."""
+"""The training command: results, reproducibility, and errors without tracebacks."""
 
 import json
 
@@ -13,7 +13,7 @@ from tests.faults import harness
 CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
 
-def test_a_run_leaves_its_results_where_it_says(finished):
+def test_a_run_writes_its_results_to_the_printed_folder(finished):
     workdir, output = finished
     assert str(workdir) in output.splitlines()[-1]
     summary = json.loads((workdir / "summary.json").read_text())
@@ -27,7 +27,7 @@ def test_a_run_leaves_its_results_where_it_says(finished):
     assert summary["accuracy"]["test"] == pytest.approx(np.trace(matrix) / 35)
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3]
-    # On 35 images no epoch is chosen: the final weights are kept.
+    # 35 images are too few to choose an epoch: the final weights are kept.
     assert summary["accuracy"]["validation"] == pytest.approx(lines[-1]["validation_accuracy"])
     assert "final averaged weights: 35 validation images" in summary["runs"][0]["chosen"]
     assert summary["runs"][0]["restarts"] == 0
@@ -40,13 +40,13 @@ def test_a_run_leaves_its_results_where_it_says(finished):
     assert json.loads((workdir / "config.json").read_text())["config"]["num_epochs"] == 3
 
 
-def test_two_runs_of_one_config_give_the_same_bits(prepared, finished, tmp_path):
+def test_two_runs_of_one_config_are_bitwise_identical(prepared, finished, tmp_path):
     again = run(*train_arguments(prepared, tmp_path))
     assert again.returncode == 0, again.stderr
     harness.assert_same(tmp_path, finished[0])
 
 
-def test_another_config_on_the_same_workdir_is_refused(prepared, finished):
+def test_another_config_in_the_same_workdir_is_refused(prepared, finished):
     arguments = train_arguments(prepared, finished[0])
     words = ("config.model.dropout", "0.7", "0.2")
     fails(*arguments, "--config.model.dropout=0.7", words=words)
@@ -71,7 +71,7 @@ def test_missing_raw_data_says_where_to_get_it(tmp_path):
         ("--config.protocol=subject", ("'subject'", "subjects")),
     ],
 )
-def test_a_typo_is_one_message(tmp_path, prepared, argument, words):
+def test_a_typo_gives_one_message(tmp_path, prepared, argument, words):
     settings = (f"--workdir={tmp_path}", f"--config.data_dir={prepared}")
     fails("main.py", argument, *settings, words=words)
 

@@ -1,13 +1,12 @@
-"""Cut the faces out of pictures as predict does, for training on them.
+"""Crop the faces of pictures for training, in the same way as predict.
 
-Of each picture the largest face is written, as a grey PNG of 48 x 48 pixels, under the same path
-below OUT: folders of classes stay folders of classes. A picture without a face is reported and
-skipped.
+Writes the largest face of each picture as a grey PNG of 48 x 48 pixels, under the same path below
+OUT, so that class folders are kept. Pictures without a face are reported and skipped.
 
 Example:
   deep-emotion crop photos cuts
 
-exit codes: 0 every picture gave a cut, 1 some were skipped, 2 a mistake in the arguments.
+exit codes: 0 all pictures were cropped, 1 some were skipped, 2 invalid arguments.
 """
 
 import argparse
@@ -25,12 +24,12 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("source", type=path, metavar="IN", help="a picture, a video or a folder")
-    parser.add_argument("target", type=path, metavar="OUT", help="the folder for the cuts")
+    parser.add_argument("target", type=path, metavar="OUT", help="folder for the cropped faces")
     add_device(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the cuts; see the module's docstring for the exit codes.
+    """Crop the faces; the module's docstring lists the exit codes.
 
     Raises:
       UserError: if OUT is IN or in it, or cannot be written.
@@ -45,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     source, target = arguments.source, arguments.target
     if target.resolve().is_relative_to(source.resolve()):
-        raise UserError(f"{target} is in {source}, whose pictures are read; give another OUT")
+        raise UserError(f"{target} is in {source}; give another OUT")
     choose_devices(arguments.device)
     detector = FaceDetector()
     written = skipped = 0
@@ -60,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     ):
         faces = detector(picture.pixels)
         if not faces:
-            report(UserError(f"no face was found in {picture.source}"))
+            report(UserError(f"no face found in {picture.source}"))
             continue
         file = _target(picture, source, target)
         try:
@@ -69,12 +68,12 @@ def run(arguments: argparse.Namespace) -> int:
         except OSError as error:
             raise UserError(f"cannot write {file}: {error.strerror}") from error
         written += 1
-    print(f"{written} cut{'' if written == 1 else 's'} in {target}, {skipped} skipped")
+    print(f"{written} face{'' if written == 1 else 's'} in {target}, {skipped} skipped")
     return 1 if skipped else 0
 
 
 def _target(picture: "Picture", source: Path, target: Path) -> Path:
-    """Return the path of a cut; the suffix stays, since a.jpg may lie beside a.png."""
+    """Return the path of a cropped face; keeps the suffix, since a.jpg and a.png may both exist."""
     file = Path(picture.source)
     below = file.relative_to(source) if source.is_dir() else Path(file.name)
     frame = "" if picture.frame is None else f".{picture.frame:06}"

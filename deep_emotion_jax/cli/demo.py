@@ -1,6 +1,6 @@
-"""Serve a web page on this computer that names the expression in a picture or webcam image.
+"""Serve a web page that predicts the expressions in pictures, videos and the webcam.
 
-Pictures stay on this computer. Needs Gradio, the extra "demo": in the project's folder, run
+Pictures stay on this computer. Needs the extra "demo": in the project's folder, run
 pip install ".[demo]".
 
 Example:
@@ -24,8 +24,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="PATH",
-        help="a .safetensors file to offer besides the package's networks; may be repeated "
-        "(default: none)",
+        help="a .safetensors file to offer besides the package's networks; repeatable (default: "
+        "none)",
     )
     parser.add_argument(
         "--host",
@@ -38,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--token",
         metavar="TEXT",
-        help="the password that visitors must give, with any name (default: none)",
+        help="password for visitors; any user name is accepted (default: none)",
     )
     add_device(parser)
 
@@ -47,10 +47,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve the page until it is interrupted.
 
     Raises:
-      UserError: without Gradio, or if a network cannot be loaded or nothing can listen there.
+      UserError: without Gradio, or if a network cannot be loaded or the address cannot be used.
     """
     if arguments.port is not None and not 1 <= arguments.port <= 65535:
-        raise UserError(f"--port {arguments.port} is no port; choose one from 1 to 65535")
+        raise UserError(f"--port {arguments.port} is not a port; choose one from 1 to 65535")
     if arguments.token == "":
         raise UserError("--token is empty; give the password, or leave --token out")
     with tempfile.TemporaryDirectory(prefix="deep-emotion-demo-") as folder:
@@ -77,8 +77,8 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.host not in ("127.0.0.1", "::1", "localhost"):
             print(
                 f"warning: other computers can reach the page at {arguments.host}, and pictures "
-                "travel to it unencrypted"
-                + ("" if arguments.token else "; --token TEXT asks visitors for a password"),
+                "are sent to it unencrypted"
+                + ("" if arguments.token else "; --token TEXT sets a password for visitors"),
                 file=sys.stderr,
             )
         answers = demo.Answers(predictors)

@@ -1,11 +1,12 @@
 """Write a network for use without this package: ONNX, StableHLO, or a web page.
 
-Every file is run before it is written and must give the network's logits. --onnx also writes the
-face detector (fer.detector.onnx beside fer.onnx) and fer.onnx.json with classes, temperature and
-all that finding and cutting faces takes; docs/deploy.md has programs for them. --stablehlo writes
-FILE.json as well. --web writes a page that finds faces in pictures and from the camera; it needs
-npm (Node.js) and a network connection once, to fetch ONNX Runtime for the browser. The page then
-runs from any static server, such as python -m http.server, and contacts no other host.
+Every exported network is run before it is written and must reproduce the logits. --onnx also writes
+the face detector (fer.detector.onnx beside fer.onnx), and fer.onnx.json with classes, temperature
+and the settings for finding and cropping faces; docs/deploy.md has programs that use them.
+--stablehlo also writes FILE.json. --web writes a page that finds faces in pictures and camera
+images. It needs npm (Node.js) and a network connection once, to download ONNX Runtime for the
+browser. Any static server can serve the page, such as python -m http.server; it contacts no other
+host.
 
 Needs the extra "export": in the project's folder, run pip install ".[export]".
 
@@ -31,28 +32,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="a network of the package or a .safetensors file (default: %(default)s)",
     )
     parser.add_argument(
-        "--onnx", type=path, metavar="FILE", help="write for ONNX Runtime and others (default: no)"
+        "--onnx", type=path, metavar="FILE", help="write an ONNX file (default: no)"
     )
     parser.add_argument(
         "--stablehlo",
         type=path,
         metavar="FILE",
-        help="write for jax.export.deserialize (default: no)",
+        help="write a program for jax.export.deserialize (default: no)",
     )
     parser.add_argument(
         "--web",
         type=path,
         metavar="DIR",
-        help="write a page that runs it in the browser (default: no)",
+        help="write a web page that runs the network in the browser (default: no)",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Export.
+    """Write the files that the arguments select.
 
     Raises:
-      UserError: for no file to write, a network that cannot be loaded or exported, a missing
-        extra or npm, or a place that cannot be written.
+      UserError: without a file to write, or if the network cannot be loaded or exported, the extra
+        or npm is missing, or a file cannot be written.
     """
     if not (arguments.onnx or arguments.stablehlo or arguments.web):
         raise UserError("nothing to write: give --onnx FILE, --stablehlo FILE or --web DIR")

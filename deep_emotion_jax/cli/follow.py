@@ -1,4 +1,4 @@
-"""What `deep-emotion predict` does with videos and the webcam: rows, film, timeline and summary."""
+"""`deep-emotion predict` for videos and the webcam: rows, film, timeline and summary."""
 
 import argparse
 import sys
@@ -23,12 +23,12 @@ Print = Callable[["Prediction"], None]
 
 
 class Outputs:
-    """What is written about one video besides its rows.
+    """Collects and writes the film, timeline and summary of one video.
 
     Args:
-      folder: of --save; None writes nothing.
+      folder: the folder of --save; None writes no files.
       source: the video.
-      classes: the network's.
+      classes: the network's classes.
 
     Raises:
       UserError: if the folder cannot be written.
@@ -47,7 +47,7 @@ class Outputs:
             self._film.add(prediction)
 
     def finish(self) -> list[Path]:
-        """Write what is not written yet, for the frames so far, and return the paths."""
+        """Print the summary, write the files for the frames so far, and return their paths."""
         lanes, seconds = self.summary.finish(), self.summary.seconds
         if lanes:
             print(summary.as_text(lanes), file=sys.stderr)
@@ -62,7 +62,7 @@ class Outputs:
         return [self._film.path, picture, table]
 
     def discard(self) -> None:
-        """Remove what is unfinished."""
+        """Delete an unfinished film."""
         if self._film is not None:
             self._film.discard()
 
@@ -78,17 +78,17 @@ def video(
     arguments: argparse.Namespace,
     report: Report,
 ) -> None:
-    """Print the rows of a video, and write what --save asks for.
+    """Print the rows of a video, and write the files of --save.
 
     Args:
-      path: of the video.
-      predictor: finds the faces and names their expressions.
-      write: prints a row.
-      arguments: of the command.
-      report: called with the error if the file cannot be read, or not to its end.
+      path: the video.
+      predictor: finds the faces and classifies their expressions.
+      write: prints the rows of a prediction.
+      arguments: the command's arguments.
+      report: called with the error if the file cannot be read completely.
 
     Raises:
-      UserError: if something cannot be written, or there is no display for --show.
+      UserError: if a file cannot be written, or there is no display for --show.
     """
     try:
         opened = Video(path)
@@ -100,10 +100,10 @@ def video(
 
 
 def webcam(predictor: "Predictor", write: Print, arguments: argparse.Namespace) -> None:
-    """As `video`, for the first camera, until Ctrl-C or the window is closed.
+    """Do the same as `video` for the first camera, until Ctrl-C or the window is closed.
 
     Raises:
-      UserError: also if no camera can be read.
+      UserError: as `video`, or if no camera can be read.
     """
 
     def fail(error: UserError) -> None:

@@ -1,14 +1,14 @@
-"""Name the expressions of the faces in pictures, videos, or in front of the webcam.
+"""Predict the expressions of faces in pictures, videos and the webcam.
 
-PATH is a picture, a video, a folder (with all its subfolders) or a pattern such as
-'holiday/**/*.jpg'. Files that cannot be read are reported and skipped. In videos and in front of
-the webcam, each person has a number, the track.
+PATH is a picture, a video, a folder (searched recursively) or a pattern such as
+'holiday/**/*.jpg'. Files that cannot be read are reported and skipped. In videos and the webcam,
+each person has a track number.
 
 Examples:
   deep-emotion predict photo.jpg holiday --save out
   deep-emotion predict film.mp4 --every 0.2s --csv --save out
 
-exit codes: 0 all files were read, 1 some could not be read, 2 a mistake in the arguments.
+exit codes: 0 all files were read, 1 some could not be read, 2 invalid arguments.
 """
 
 import argparse
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("paths", nargs="*", metavar="PATH", help="pictures, videos, folders")
-    parser.add_argument("--webcam", action="store_true", help="watch the webcam until Ctrl-C")
+    parser.add_argument("--webcam", action="store_true", help="use the webcam until Ctrl-C")
     parser.add_argument(
         "--model",
         type=network,
@@ -46,8 +46,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--detector",
         choices=("builtin", "yunet", "none"),
         default="builtin",
-        help="what finds the faces: the YuNet of the package, another YuNet file run by OpenCV, or "
-        "none for pictures that are faces already (default: %(default)s)",
+        help="face detector: the YuNet of the package, a YuNet file run by OpenCV, or none for "
+        "pictures of cropped faces (default: %(default)s)",
     )
     parser.add_argument(
         "--detector-model", type=path, metavar="PATH", help="ONNX file of --detector yunet"
@@ -61,27 +61,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--save",
         type=path,
         metavar="DIR",
-        help="write annotated pictures there: boxes, probabilities, the attended region, and what "
-        "the answer depends on; of a video a film with boxes, a timeline and a summary of each "
-        "track (default: none)",
+        help="folder for annotated pictures with boxes, probabilities, attended region and "
+        "importance map; for a video, a film with boxes, a timeline and a summary of the tracks "
+        "(default: none)",
     )
     videos = parser.add_argument_group("videos and the webcam")
     videos.add_argument(
         "--every",
         type=_every,
         metavar="STEP",
-        help="5 takes every fifth frame, 0.2s a frame in 0.2 seconds (default: all frames)",
+        help="5 uses every fifth frame, 0.2s one frame per 0.2 seconds (default: all frames)",
     )
     videos.add_argument(
         "--smooth",
         type=_seconds,
         default=SMOOTH_SECONDS,
         metavar="SECONDS",
-        help="average the probabilities of each track over so many seconds; 0 for single frames "
-        "(default: %(default)s)",
+        help="average the probabilities of each track over SECONDS; 0 for no averaging (default: "
+        "%(default)s)",
     )
     videos.add_argument(
-        "--show", action="store_true", help="show the tracks in a window while they are found"
+        "--show", action="store_true", help="show the tracks in a window during prediction"
     )
     add_device(parser)
 
@@ -101,16 +101,16 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = math.nan
     if not 0 <= seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time in seconds, such as 0.5")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time in seconds, such as 0.5")
     return seconds
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Predict; see the module's docstring for the exit codes.
+    """Predict and print; the module's docstring lists the exit codes.
 
     Raises:
-      UserError: for arguments that do not go together, a network or detector that cannot be loaded,
-        a webcam that cannot be read, or a folder that cannot be written.
+      UserError: for conflicting arguments, or if a network, detector or webcam cannot be used or a
+        folder cannot be written.
     """
     _check(arguments)
     from tqdm import tqdm
@@ -156,7 +156,7 @@ class Printer:
 
     Args:
       lines: the format.
-      classes: the network's.
+      classes: the network's classes.
     """
 
     def __init__(self, lines: rows.Format, classes: tuple[str, ...]):
@@ -176,7 +176,7 @@ def _check(arguments: argparse.Namespace) -> None:
     if bool(arguments.paths) == arguments.webcam:
         raise UserError("give either a PATH or --webcam")
     if (arguments.detector == "yunet") != (arguments.detector_model is not None):
-        raise UserError("--detector yunet and --detector-model PATH go together")
+        raise UserError("--detector yunet and --detector-model PATH must be given together")
     for given in arguments.paths:
         if re.match(r"[a-z]+://", given, re.IGNORECASE):
             raise UserError(f"{given} is a URL: download the picture and give the path of the file")
@@ -188,7 +188,7 @@ def _print_and_save(
     printer: Printer,
     arguments: argparse.Namespace,
 ) -> None:
-    """Print the predictions of pictures, and write the annotated ones."""
+    """Print the predictions of pictures, and write annotated pictures if --save is given."""
     from tqdm import tqdm
 
     from deep_emotion_jax.inference import drawing
@@ -205,7 +205,7 @@ def _print_and_save(
     if faceless:
         print(
             f"no face found in {faceless} picture{'' if faceless == 1 else 's'}; "
-            "if they are cut-out faces, use --detector none",
+            "if they are cropped faces, use --detector none",
             file=sys.stderr,
         )
     if arguments.save:

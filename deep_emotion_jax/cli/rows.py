@@ -1,6 +1,6 @@
-"""The lines that `deep-emotion predict` prints: a table, JSON or CSV.
+"""Formats of the lines that `deep-emotion predict` prints: a table, JSON or CSV.
 
-Each format is a function of a prediction, or of None for the header.
+Each is a function of a prediction, or of None for the header, and of the classes.
 """
 
 import csv
@@ -17,13 +17,13 @@ Format = Callable[["Prediction | None", tuple[str, ...]], Iterator[str]]
 
 
 def table_lines(prediction: "Prediction | None", classes: tuple[str, ...]) -> Iterator[str]:
-    """A table for people, one line per face."""
+    """A text table, one line per face."""
     width = max(len(name) for name in (*classes, "expression"))
     if prediction is None:
         yield f"{'expression':{width}}  {'prob.':>6}  {'left':>5}  {'top':>5}  {'side':>5}  picture"
         return
     name = _name(prediction.picture)
-    # No control characters reach the terminal.
+    # Control characters must not reach the terminal.
     name = name if name.isprintable() else ascii(name)[1:-1]
     for face in prediction.faces:
         left, top, side = (f"{round(value):5}" for value in face.box)
@@ -67,13 +67,13 @@ def json_lines(prediction: "Prediction | None", classes: tuple[str, ...]) -> Ite
 
 
 def csv_lines(prediction: "Prediction | None", classes: tuple[str, ...]) -> Iterator[str]:
-    """CSV, one row per face; a picture without any has a row of its own."""
+    """CSV, one row per face; a picture without faces has one row."""
     if prediction is None:
         where = ("picture", "frame", "seconds", "left", "top", "side", "expression")
         yield _csv_line([*where, *classes, "score", "roll", "notes", "track"])
         return
     picture = prediction.picture
-    # Bytes of a name that are not UTF-8 cannot be printed.
+    # Bytes of a name that are not valid UTF-8 cannot be printed.
     source = picture.source.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     place = [source, picture.frame, picture.seconds]
     for face in prediction.faces:

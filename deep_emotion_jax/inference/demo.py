@@ -1,9 +1,9 @@
-"""A web page that names expressions and shows what the answer depends on.
+"""The layout of the demo's web page, which predicts and explains expressions.
 
-It takes pictures, the camera and, with PyAV, videos. Uploads are kept in a temporary folder until
-they are old or the server ends. One picture is processed at a time and the others are queued, so
-memory does not grow with the number of visitors. `demo_answers` has the answers, `demo_server`
-the server.
+The page takes pictures, the camera and, with PyAV, videos. Uploads stay in a temporary folder until
+they expire or the server stops. Pictures are queued and processed one at a time, so memory does not
+grow with the number of visitors. `demo_answers` computes the answers, `demo_server` serves the
+page.
 """
 
 import os
@@ -21,32 +21,32 @@ import skimage.data
 from deep_emotion_jax.inference.demo_answers import VIDEO_SECONDS, VIDEO_STEP, Answers
 from deep_emotion_jax.inference.demo_server import UPLOAD_BYTES
 
-# Visitors that can wait; further ones are told that the page is busy.
+# Number of waiting visitors; more get the message that the page is busy.
 QUEUE = 100
-# How often old files are deleted, and how old they may become, in seconds.
+# Seconds between deletions of old files, and the age at which files are deleted.
 CLEANING, KEPT = 60, 600
-# Seconds between two frames of the camera; visitors with a camera at a time, and for how long
-# before the next one that waits has a turn.
+# Seconds between two frames of the camera; number of cameras at the same time; seconds until a
+# camera makes way for a waiting one.
 FRAME_EVERY, CAMERAS, TURN = 0.2, 4, 60
 SAMPLES = ("astronaut.png", "chelsea.png")
 INTRODUCTION = """
-# Name the expression in a face
+# Recognise facial expressions
 
-Choose a picture or a video, or use the camera. This page is served by one computer, and **what you
-show it is not sent to any other**. It is deleted within 15 minutes.
+Choose a picture or a video, or use the camera. **Your pictures stay on the computer that serves
+this page** and are deleted within 15 minutes.
 """
 CANNOT_TELL = """
 ### What this cannot tell you
 
 - **An expression is not a feeling.** People smile when they are sad and frown when they think. The
-  network names what one still face looks like, not what the person feels, means or is like.
-- **It always answers.** It must choose one of seven words. A high probability does not mean that
+  network classifies how a face looks, not what the person feels, means or is like.
+- **It always answers.** It must choose one of seven classes. A high probability does not mean that
   the answer is right.
 - **It is often wrong, and more often for some people than for others.** It was trained on pictures
-  from web searches, with noisy labels and people who are not a fair sample. Its errors across age,
+  from web searches, with noisy labels and an unrepresentative sample of people. Its errors by age,
   skin colour, sex, culture, disability and illness have not been measured.
 - **Do not judge people by it:** not in hiring, policing, schools, medicine or any other decision
-  about a person. In workplaces and schools of the European Union, that is prohibited by law (AI
+  about a person. In workplaces and schools of the European Union, this is prohibited by law (AI
   Act, Article 5(1)(f)).
 """
 
@@ -57,7 +57,7 @@ def build(answers: Answers) -> gr.Blocks:
         title="Deep-Emotion", analytics_enabled=False, delete_cache=(CLEANING, KEPT)
     ) as page:
         gr.Markdown(INTRODUCTION)
-        # Drawn at the end of the page: on a phone the answer comes first.
+        # Rendered at the end of the page, so that the answer comes first on a phone.
         model = gr.Dropdown(answers.models, label="Network", interactive=True, render=False)
         with gr.Tab("Picture"):
             _picture_tab(answers, model)
@@ -145,7 +145,7 @@ def _camera_tab(answers: Answers, model: gr.Dropdown) -> None:
 
 def _video_tab(answers: Answers, model: gr.Dropdown) -> None:
     gr.Markdown(
-        f"At most {UPLOAD_BYTES >> 20} MB; a frame in {VIDEO_STEP:g} s of the first "
+        f"At most {UPLOAD_BYTES >> 20} MB. One frame per {VIDEO_STEP:g} s of the first "
         f"{VIDEO_SECONDS} s is analysed. Every person has a number."
     )
     with gr.Row():
@@ -155,11 +155,11 @@ def _video_tab(answers: Answers, model: gr.Dropdown) -> None:
         with gr.Column():
             film = gr.Video(label="Faces", interactive=False, height=300, buttons=["download"])
     lanes = gr.Image(
-        show_label=False,  # It would hide the first lane.
+        show_label=False,  # A label would cover the first lane.
         format="png",
         interactive=False,
         buttons=[],
-        alt_text="Who shows which expression when: one lane per person over time",
+        alt_text="Expressions over time, one lane per person",
     )
     table = gr.Markdown()
     start.click(

@@ -1,4 +1,4 @@
-"""What the demo's page shows for a picture, a frame of the camera, and a video."""
+"""The demo's answers to a picture, a frame of the camera, and a video."""
 
 import base64
 import io
@@ -24,7 +24,7 @@ from deep_emotion_jax.inference.summary import Summary, as_text
 
 # Sizes of the drawings in pixels.
 PICTURE, FACE = 800, 320
-# Of an uploaded video: a frame in so many seconds is analysed, up to this time.
+# Of an uploaded video, one frame per VIDEO_STEP seconds is analysed, up to VIDEO_SECONDS.
 VIDEO_STEP, VIDEO_SECONDS = 0.1, 60
 NO_FACE = (
     "**No face found.** The detector needs about ten pixels of face, and eyes, nose and mouth."
@@ -33,7 +33,7 @@ NO_FACE = (
 
 @dataclass(frozen=True)
 class Shown:
-    """What is known of the picture on the page, for questions about another of its faces."""
+    """The analysed picture on the page, for showing another of its faces."""
 
     model: str
     faces: tuple[Face, ...]
@@ -41,10 +41,10 @@ class Shown:
 
 
 class Answers:
-    """Answers the page's questions.
+    """Handles the events of the page.
 
     Args:
-      predictors: the networks by name.
+      predictors: network name -> predictor.
     """
 
     def __init__(self, predictors: Mapping[str, Predictor]):
@@ -56,21 +56,21 @@ class Answers:
         return list(self._predictors)
 
     def warm_up(self) -> None:
-        """Compile what pictures of the usual shapes need, so that no visitor waits for it."""
+        """Compile the programs for pictures of the usual shapes before visitors come."""
         sizes = [(640, 480), (480, 640), (512, 512)]
         for predictor in self._predictors.values():
             for size in sizes:
                 image = Image.fromarray(skimage.data.astronaut()).resize(size)
                 faces = predictor.predict(image).faces
             predictor.importance(faces[0])
-            sizes = sizes[-1:]  # The detector is shared.
+            sizes = sizes[-1:]  # The predictors share the detector.
 
     def picture(self, path: str | None, model: str) -> list[Any]:
         """Analyse the picture at `path`.
 
         Returns:
-          A note, the choice of faces, the probabilities and the drawings of importance and region
-          of the largest, the picture with its boxes, and a `Shown`. `explain` adds the importance.
+          A note, the choice of faces, the probabilities, None for the importance, which `explain`
+          adds, the region of the largest face, the picture with its boxes, and a `Shown`.
         """
         nothing = [gr.Radio(visible=False), None, None, None, None, None]
         if path is None:
@@ -104,7 +104,7 @@ class Answers:
         return [face.probabilities, drawing.with_region(face, FACE)]
 
     def clicked(self, shown: Shown | None, event: gr.SelectData) -> int | None:
-        """Return the number of the face at a place of the drawing: the nearest."""
+        """Return the index of the face nearest to a click on the drawing."""
         if shown is None:
             return None
         place = np.array(event.index) / shown.scale
@@ -112,14 +112,14 @@ class Answers:
         return int(np.argmin(distances))
 
     def explain(self, chosen: int | None, shown: Shown | None) -> list[Any]:
-        """Return a note on the chosen face, and its importance map."""
+        """Return a note on the chosen face, and the drawing of its importance map."""
         if shown is None or chosen is None:
             return [NO_FACE if shown is None else "", None]
         face = shown.faces[chosen]
         importance = self._predictors[shown.model].importance(face)
         note = (
-            "Blurring the most orange place takes **"
-            f"{100 * importance.max():.0f} percentage points** from the answer's probability."
+            "Blurring the most orange place lowers the answer's probability by **"
+            f"{100 * importance.max():.0f} percentage points**."
         )
         return [f"{note} {_note(face)}", drawing.with_importance(face, importance, FACE)]
 
@@ -129,8 +129,8 @@ class Answers:
         """Analyse a frame of the camera.
 
         Returns:
-          The frame with its boxes as HTML, the probabilities of the largest face, and the state to
-          give with the next frame.
+          The frame with its boxes as HTML, the probabilities of the largest face, and the state for
+          the next frame.
         """
         if pixels is None:
             return ["", None, None]
@@ -149,13 +149,13 @@ class Answers:
         """Analyse the video at `path`.
 
         Yields:
-          The film with boxes, the timeline, and the table of persons, once; what is on the disk is
-          deleted afterwards.
+          Once, the film with boxes, the timeline, and the table of persons. The film is deleted
+          afterwards.
         """
         if path is None:
             raise gr.Error("Choose a video first.", print_exception=False)
         predictor, summary = self._predictors[model], Summary()
-        # Gradio copies the film to its own folder, from which it is served and deleted.
+        # Gradio copies the film to its own folder, serves it from there and deletes it.
         with tempfile.TemporaryDirectory() as folder:
             film = video.Film(Path(folder) / "faces.mp4", path)
             try:
@@ -184,7 +184,7 @@ class Answers:
 
 
 def _html(image: Image.Image) -> str:
-    """An image that is part of the page; Gradio would keep every frame as a file."""
+    """Embeds an image in the page; Gradio would keep every frame as a file."""
     data = io.BytesIO()
     image.save(data, "JPEG", quality=80)
     text = base64.b64encode(data.getvalue()).decode()

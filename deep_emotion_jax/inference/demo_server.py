@@ -1,8 +1,7 @@
-"""Serves the demo's page: limits on uploads, a content security policy, and a clean end.
+"""Serves the demo's page, with limits on uploads and a content security policy.
 
 Pictures stay on the machine that serves the page: Gradio's telemetry, run history and share links
-are off, the page uses no web fonts, and a content security policy forbids it to load from or send
-to other hosts.
+are off, the page uses no web fonts, and the content security policy blocks other hosts.
 """
 
 import secrets
@@ -44,13 +43,13 @@ def serve(
       page: from `build`.
       host: the address to listen on.
       port: the port; None for the first free one from 7860.
-      token: the password that visitors must give; None for none.
-      warm_up: called when the port is known to be free, before the address is printed.
+      token: the password for visitors; None for none.
+      warm_up: called once the server listens, before the address is printed.
 
     Raises:
-      UserError: if nothing can listen there.
+      UserError: if the server cannot listen there.
     """
-    # SIGTERM then ends as SIGINT does, which deletes the pictures.
+    # Handles SIGTERM like SIGINT, which deletes the pictures.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     fonts = ["system-ui", "sans-serif"]
     try:
@@ -76,21 +75,21 @@ def serve(
         raise UserError(f"cannot listen on {host} port {port or 'from 7860'}: {error}") from error
     try:
         warm_up()
-        print(f"The page is at {url} (Ctrl-C ends it)", flush=True)
+        print(f"The page is at {url} (Ctrl-C stops it)", flush=True)
         page.block_thread()
     finally:
         page.close(verbose=False)
 
 
 def _login(token: str | None) -> Callable[[str, str], bool] | None:
-    """Whether a visitor who gives a name and a password may enter; None if all may."""
+    """Returns a function that checks a visitor's name and password; None without a token."""
     if token is None:
         return None
     return lambda _name, given: secrets.compare_digest(given.encode(), token.encode())
 
 
 class Guard:
-    """Refuse large requests before they are read, and confine the page to this server."""
+    """Middleware that refuses large requests unread and adds the content security policy."""
 
     def __init__(self, app: "ASGIApp"):
         self._app = app
@@ -101,13 +100,13 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        # A body without a stated length could have any; browsers always state it. The fields of the
-        # form around the file fit into the extra 64 kB.
+        # Browsers always send the length of the body; without it, the body could have any. The
+        # other fields of the form fit into the extra 64 kB.
         if b"transfer-encoding" in headers:
-            await PlainTextResponse("state the content's length", 411)(scope, receive, send)
+            await PlainTextResponse("send a content-length", 411)(scope, receive, send)
             return
         if int(headers.get(b"content-length", 0)) > UPLOAD_BYTES + 2**16:
-            message = f"at most {UPLOAD_BYTES >> 20} MB, please"
+            message = f"send at most {UPLOAD_BYTES >> 20} MB"
             await PlainTextResponse(message, 413)(scope, receive, send)
             return
 

@@ -13,20 +13,20 @@ from deep_emotion_jax.data.pictures import Picture
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.inference.predictor import Face, Prediction
 
-# The longer side of the picture, in pixels, lies between these.
+# Limits of the picture's longer side in pixels.
 SMALLEST, LARGEST = 480, 1600
 FACE = 160
 BARS = 230
 PAD = 12
 CARD = (3 * PAD + 2 * FACE + BARS, FACE + 40 + 2 * PAD)
 FONT_SIZE = 14
-# The height of the labels in the picture, as a share of its longer side.
+# Height of the labels in the picture, as a share of its longer side.
 LABEL = 1 / 45
-# An annotated picture is at most so many times as wide as high, if its faces allow it.
+# Largest aspect ratio of an annotated picture, if its faces allow it.
 WIDEST = 4
-# The drop in probability that is drawn in full orange, if no place has a larger one.
+# Drop in probability that is drawn in full orange, unless a place has a larger one.
 FULL_HEAT = 0.2
-# Okabe & Ito's colours, distinct in all common forms of colour blindness.
+# Okabe & Ito's colours, distinguishable with all common forms of colour blindness.
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#D55E00", "#CC79A7")
 REGION = "#56B4E9"
 HEAT = (213, 94, 0)
@@ -36,12 +36,12 @@ INK, PAPER, FAINT = "#222222", "#FFFFFF", "#D9D9D9"
 def draw(prediction: Prediction, maps: list[np.ndarray]) -> Image.Image:
     """Draw a picture with numbered boxes and, beside or below it, one card per face.
 
-    A card shows what the network saw with the region that its sampler attends to, the same under
-    its importance map, and the probabilities.
+    A card shows the network's input with the attended region, the same under the importance map,
+    and the probabilities.
 
     Args:
       prediction: the picture and its faces.
-      maps: the importance of each face, [48, 48], not negative.
+      maps: the importance map of each face, [48, 48], not negative.
     """
     picture = with_boxes(prediction)
     size, corner, columns = _layout(picture.size, len(prediction.faces))
@@ -54,7 +54,7 @@ def draw(prediction: Prediction, maps: list[np.ndarray]) -> Image.Image:
 
 
 def _layout(picture: tuple[int, int], faces: int) -> tuple[tuple[int, int], tuple[int, int], int]:
-    """Choose where the cards go: the layout with the least empty space that is not a strip.
+    """Choose the smallest layout of the cards that is not a strip.
 
     Returns:
       The size of the canvas, the corner of the first card, and the number of columns of cards.
@@ -67,13 +67,13 @@ def _layout(picture: tuple[int, int], faces: int) -> tuple[tuple[int, int], tupl
         below = (max(width, cards[0]), height + cards[1])
         for (wide, high), corner, cost in ((beside, (width, 0), 1.0), (below, (0, height), 1.3)):
             strip = max(0.0, max(wide / high, high / wide) - WIDEST)
-            # Beside the picture is preferred, if that is not much larger.
+            # Prefers cards beside the picture, unless that is much larger.
             found.append(((strip, cost * wide * high), ((wide, high), corner, columns)))
     return min(found)[1]
 
 
 def with_boxes(prediction: Prediction, largest: int = LARGEST) -> Image.Image:
-    """Draw the picture with numbered boxes; its longer side is `SMALLEST` to `largest` pixels.
+    """Draw the picture with numbered boxes, scaled to a longer side of `SMALLEST` to `largest`.
 
     Faces are numbered by their tracks, or from 1.
     """
@@ -82,7 +82,7 @@ def with_boxes(prediction: Prediction, largest: int = LARGEST) -> Image.Image:
     scale = longest / max(picture.size)
     width, height = (max(1, round(length * scale)) for length in picture.size)
     if scale < 1:
-        # Two thirds of the bicubic filter's time, or less, which counts in videos.
+        # At most two thirds of the bicubic filter's time, which matters for videos.
         picture = picture.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
     elif scale > 1:
         picture = picture.resize((width, height))
@@ -105,7 +105,7 @@ def with_boxes(prediction: Prediction, largest: int = LARGEST) -> Image.Image:
 
 
 def with_region(face: Face, size: int) -> Image.Image:
-    """Draw what the network saw, `size` pixels wide, with the region its sampler attends to."""
+    """Draw the network's input, `size` pixels wide, with the attended region."""
     seen = Image.fromarray(face.pixels).convert("RGB").resize((size, size))
     if face.region is not None:
         inside = face.box.to_cut(face.region, face.roll) * size
@@ -114,10 +114,10 @@ def with_region(face: Face, size: int) -> Image.Image:
 
 
 def with_importance(face: Face, importance: np.ndarray, size: int) -> Image.Image:
-    """Draw what the network saw, `size` pixels wide, under its importance map.
+    """Draw the network's input, `size` pixels wide, under its importance map.
 
-    Full orange marks the place where blurring lowers the probability of the answer most, if that is
-    by at least `FULL_HEAT`; a smaller drop is fainter.
+    Full orange marks the place where blurring lowers the answer's probability most, if by at least
+    `FULL_HEAT`; smaller drops are fainter.
 
     Args:
       face: the face.
@@ -131,7 +131,7 @@ def with_importance(face: Face, importance: np.ndarray, size: int) -> Image.Imag
 
 
 def save(prediction: Prediction, maps: list[np.ndarray], path: Path) -> None:
-    """Write `draw` as a JPEG or PNG, by the suffix of the path; make the folder if needed.
+    """Write the picture of `draw` in the format of the path's suffix; create the folder if needed.
 
     Raises:
       UserError: if it cannot be written.
@@ -144,10 +144,10 @@ def save(prediction: Prediction, maps: list[np.ndarray], path: Path) -> None:
 
 
 def path_in(folder: Path, picture: Picture) -> Path:
-    """Return the path of a picture's annotated form; different pictures never share a path.
+    """Return the path of the annotated picture; it differs for different pictures.
 
-    "a/b.png" becomes "a/b.png.faces.png" below the folder, see `place_in`. A JPEG becomes a JPEG,
-    all others a PNG.
+    "a/b.png" becomes "a/b.png.faces.png" below the folder, see `place_in`. JPEGs become JPEGs, all
+    others PNGs.
     """
     path = place_in(folder, picture.source, picture.frame)
     jpeg = Path(picture.source).suffix.lower() in (".jpg", ".jpeg", ".jpe", ".jfif")
@@ -155,11 +155,11 @@ def path_in(folder: Path, picture: Picture) -> Path:
 
 
 def place_in(folder: Path, source: str, frame: int | None = None) -> Path:
-    """Return what the paths of all that is written about a source begin with.
+    """Return the common prefix of the paths of a source's output files.
 
-    The source's path relative to the working directory is repeated below the folder, so that with
-    something added to its name no picture is overwritten, even if the folder is the picture's own.
-    A picture elsewhere goes to the folder itself, with a hash of its own folder: "/photos/b.jpg"
+    It is the folder joined with the source's path relative to the working directory. Output files
+    append a suffix, so they overwrite no source even if the folder is its own. For a source outside
+    the working directory, it is the name with a hash of the source's folder: "/photos/b.jpg"
     becomes "b.jpg.1a2b3c4d".
     """
     path = Path(os.path.relpath(source))
@@ -180,7 +180,6 @@ def _card(title: str, face: Face, importance: np.ndarray, index: int) -> Image.I
     beside = PAD + FACE + PAD // 2
     card.paste(with_region(face, FACE), (PAD, top))
     card.paste(with_importance(face, importance, FACE), (beside, top))
-    # The colours are relative to the largest drop.
     drop = f"blurring costs {100 * importance.max():.0f} points"
     pen.text((beside, top + FACE + 2), drop, INK, font)
     if face.region is not None:
@@ -199,7 +198,7 @@ def _card(title: str, face: Face, importance: np.ndarray, index: int) -> Image.I
 
 @functools.cache
 def load_font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own font, `size` pixels high."""
+    """Returns Pillow's own font, `size` pixels high."""
     return ImageFont.load_default(size)
 
 
@@ -211,7 +210,7 @@ def answer(face: Face) -> str:
 def _outline(
     pen: ImageDraw.ImageDraw, corners: Sequence[tuple[float, ...]], colour: str, width: int = 3
 ) -> None:
-    # Drawing far outside the picture takes long and shows nothing.
+    # Clamped, because drawing far outside the picture takes long.
     near = [(min(max(x, -1e4), 1e4), min(max(y, -1e4), 1e4)) for x, y in corners]
     pen.line([*near, *near[:2]], fill=colour, width=width, joint="curve")
 

@@ -1,10 +1,10 @@
-"""Names the expressions in pictures.
+"""Finds faces in pictures and classifies their expressions.
 
     predictor = Predictor.from_pretrained()
     for face in predictor.predict("picture.jpg").faces:
         print(face.expression, face.probabilities, face.box)
 
-`stream` does the same for any number of pictures in bounded memory, several to a batch.
+`stream` takes any number of pictures and predicts in batches, in bounded memory.
 """
 
 import os
@@ -29,12 +29,12 @@ from deep_emotion_jax.nn.weights import Trained
 from deep_emotion_jax.pretrained import load_pretrained
 
 DEFAULT_MODEL = "deep_emotion_wide.fer2013"
-# Every batch has this size, filled up where faces are few, so that one compilation serves all. On a
-# CPU a face takes as long in a larger batch.
+# Smaller batches are padded to this size, so that the network is compiled once. On a CPU, larger
+# batches do not reduce the time per face.
 BATCH = 4
-# Pixels of the pictures that are held at a time: 100 MB.
+# Largest number of pixels held at a time, 100 MB.
 WAITING_PIXELS = 1 << 25
-# A path, a Pillow image, or an array as `pictures.as_pixels` describes it.
+# A path, a Pillow image, or an array as in `pictures.as_pixels`.
 Readable = str | os.PathLike[str] | Image.Image | np.ndarray
 
 
@@ -43,16 +43,16 @@ class Face:
     """A face and its expression.
 
     Attributes:
-      box: its frame in the picture.
-      expression: the most probable of the network's classes.
-      probabilities: of each class, in the network's order; they sum to 1.
-      region: the corners of what the sampler attends to, [4, 2] in pixels (x, y) of the picture:
-        where theta takes the corners of the square; None if the network has no sampler.
-      pixels: what the network saw, uint8 [48, 48].
-      score: how sure the detector is that this is a face, in [0, 1].
+      box: the square around the face in the picture.
+      expression: the most probable class.
+      probabilities: class -> probability, in the network's order; they sum to 1.
+      region: corners of the attended region, [4, 2] in pixels (x, y) of the picture: theta applied
+        to the corners of the square; None if the network has no sampler.
+      pixels: the network's input, uint8 [48, 48].
+      score: confidence of the detector in [0, 1].
       landmarks: [5, 2] in pixels of the picture, see `FoundFace`, or None.
-      roll: degrees by which the frame was turned to level the eyes, see `crop`.
-      notes: why the answer may be wrong, such as "small" or "profile"; see `quality.notes`.
+      roll: rotation in degrees that levels the eyes, see `crop`.
+      notes: reasons why the answer may be wrong, such as "small" or "profile", see `quality.notes`.
       track: number of the person in a video, from 1, see `video.Follower`; None for a picture.
     """
 
@@ -77,15 +77,15 @@ class Prediction:
 
 
 class Predictor:
-    """Finds faces and names their expressions.
+    """Finds faces and classifies their expressions.
 
-    A face's probabilities are the mean over the face and its mirror image, of logits divided by the
-    temperature that the weights' description names, if any.
+    Probabilities are averaged over the face and its mirror image. Logits are divided by the
+    temperature in the metadata of the weights, if any.
 
     Args:
       trained: the network.
       detector: finds the faces; `FaceDetector` by default.
-      mirror: whether to average with the mirror image; without it an answer takes half the time.
+      mirror: whether to average with the mirror image, which takes twice the time.
     """
 
     def __init__(self, trained: Trained, detector: Detector | None = None, *, mirror: bool = True):
@@ -110,19 +110,19 @@ class Predictor:
             shares = shares.reshape(-1, len(images), shares.shape[-1]).mean(axis=0)
             return shares, None if net.localization is None else net.theta(images)
 
-        # On the CPU, compiling with all of LLVM's effort takes 0.6 s longer and saves 1 ms a face.
+        # On a CPU, LLVM's optimizations take 0.6 s of compilation and save 1 ms per face.
         on_cpu = jax.default_backend() == "cpu"
         options: Any = {"xla_backend_optimization_level": 0} if on_cpu else None
         self._program = jax.jit(probabilities_and_theta, compiler_options=options)
         self._logits = logits
 
     def __getstate__(self) -> dict[str, Any]:
-        """Compiled programs cannot be pickled; they are made anew."""
+        """Leaves out compiled programs, which cannot be pickled."""
         state = {k: v for k, v in vars(self).items() if k not in ("_program", "_logits")}
         return {**state, "_weights": jax.device_get(self._weights)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """See `__getstate__`."""
+        """Restores the state and compiles the programs again."""
         vars(self).update(state)
         self._compile()
 
@@ -130,7 +130,7 @@ class Predictor:
     def from_pretrained(
         cls, model: str = DEFAULT_MODEL, detector: Detector | None = None, *, mirror: bool = True
     ) -> "Predictor":
-        """A predictor with a network that comes with the package, or one of your own.
+        """Make a predictor from a network of the package or from a file.
 
         Args:
           model: a name that `load_pretrained` takes, or the path of a .safetensors file.
@@ -151,7 +151,7 @@ class Predictor:
     def predict(
         self, picture: Readable | list[Readable] | tuple[Readable, ...]
     ) -> Prediction | list[Prediction]:
-        """Name the expressions in a picture, or in each of a list of pictures.
+        """Predict the expressions in a picture, or in each of a list of pictures.
 
         Args:
           picture: a path, or what `pictures.as_pixels` takes: uint8, uint16 or floats in [0, 1],
@@ -165,10 +165,10 @@ class Predictor:
         return next(self.stream([_picture(picture)]))
 
     def stream(self, pictures: Iterable[Picture]) -> Iterator[Prediction]:
-        """Name the expressions in any number of pictures, in order, in bounded memory.
+        """Predict the expressions in any number of pictures, in order and in bounded memory.
 
-        `BATCH` pictures are read, then their faces found and classified. Faces are found in several
-        pictures at a time if the detector is a `FaceDetector`; others may keep state between calls.
+        Reads up to `BATCH` pictures at a time. A `FaceDetector` runs on them in parallel; other
+        detectors do not, as they may keep state between calls.
         """
         threads = min(BATCH, os.cpu_count() or 1) if isinstance(self._detector, FaceDetector) else 1
         with ThreadPoolExecutor(threads) as pool:
@@ -177,7 +177,7 @@ class Predictor:
                 yield from self._classify(some, found)
 
     def importance(self, face: Face) -> np.ndarray:
-        """How much blurring each part of a face lowers the probability of its expression.
+        """Compute how much blurring each part of a face lowers its expression's probability.
 
         Returns:
           [48, 48] in [0, 1], see `attribution.occlusion_maps` with mode "drop".
@@ -213,7 +213,7 @@ class Predictor:
         self, found: FoundFace, pixels: np.ndarray, shares: np.ndarray, theta: np.ndarray | None
     ) -> Face:
         if not np.isfinite(shares).all():
-            raise UserError("the network gives logits that are not finite; train it again")
+            raise UserError("the network's logits are not finite; train it again")
         shares = shares.astype(np.float64) / shares.sum(dtype=np.float64)
         region = None
         if theta is not None:
@@ -234,7 +234,7 @@ class Predictor:
 
 
 def _batches(pictures: Iterable[Picture]) -> Iterator[list[Picture]]:
-    """`BATCH` pictures at a time, fewer if they are large."""
+    """Yields lists of `BATCH` pictures, or fewer if they are large."""
     some: list[Picture] = []
     for picture in pictures:
         some.append(picture)

@@ -1,4 +1,4 @@
-"""What a video says about each person, in memory that does not grow with the number of frames."""
+"""Summarises a video by person, in memory independent of the number of frames."""
 
 import csv
 import io
@@ -11,12 +11,12 @@ from deep_emotion_jax.inference.predictor import Face, Prediction
 
 # Weight of a frame whose duration is unknown or zero, in seconds.
 LEAST = 1e-3
-# Seconds between two sightings that are drawn as one.
+# Largest gap in seconds between two sightings that are joined.
 JOINED = 1e-6
 
 
 class Run(NamedTuple):
-    """A time in which a person's expression does not change."""
+    """A period in which a person's expression does not change, in seconds."""
 
     start: float
     end: float
@@ -28,11 +28,11 @@ class Lane:
     """A person in a video.
 
     Attributes:
-      track: the number, see `video.Follower`.
-      frames: in how many frames the face was found.
-      seconds: how long these frames last.
-      runs: what the expression was and when, in order, without the times in which it was not seen.
-      face: what the network saw when the detector was surest, uint8 [48, 48].
+      track: number of the person, see `video.Follower`.
+      frames: number of frames in which the face was found.
+      seconds: total duration of these frames.
+      runs: the expressions over time, without periods in which the face was not found.
+      face: the network's input with the highest detector score, uint8 [48, 48].
     """
 
     track: int
@@ -46,12 +46,12 @@ class Lane:
 
     @property
     def probabilities(self) -> dict[str, float]:
-        """The mean over time."""
+        """Mean probabilities, weighted by the durations of the frames."""
         return {name: total / self._weight for name, total in self._total.items()}
 
     @property
     def expression(self) -> str:
-        """The most probable on average."""
+        """The most probable expression on average."""
         return max(self._total, key=lambda name: self._total[name])
 
     def add(self, face: Face, start: float, end: float) -> None:
@@ -75,8 +75,8 @@ class Summary:
     """Collects the predictions of one video; a frame lasts until the next one.
 
     Attributes:
-      lanes: the persons by number; complete after `finish`.
-      seconds: the end of the last frame that is complete.
+      lanes: track number -> lane; complete after `finish`.
+      seconds: the end of the last complete frame.
     """
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ class Summary:
         self._last = prediction
 
     def finish(self) -> list[Lane]:
-        """Add the last frame, which lasts as long as the one before, and return all persons."""
+        """Add the last frame, as long as the previous one, and return all lanes by number."""
         self._close(self.seconds + self._step)
         self._last = None
         return [self.lanes[track] for track in sorted(self.lanes)]
@@ -108,7 +108,7 @@ class Summary:
 
 
 def as_csv(lanes: list[Lane], classes: tuple[str, ...]) -> str:
-    """A table with a row for each person; docs/video.md has the columns."""
+    """Format a CSV table with one row per person; docs/video.md describes the columns."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["track", "first", "last", "seconds", "frames", "expression", *classes])
@@ -121,7 +121,7 @@ def as_csv(lanes: list[Lane], classes: tuple[str, ...]) -> str:
 
 
 def as_text(lanes: list[Lane]) -> str:
-    """A table for people: when each person was seen, and the three most probable expressions."""
+    """Format a text table: when each person was seen, and the three most probable expressions."""
     lines = [f"{'track':>5}  {'from':>8}  {'to':>8}  {'seen':>8}  on average"]
     for lane in lanes:
         best = sorted(lane.probabilities.items(), key=lambda item: -item[1])[:3]

@@ -1,4 +1,4 @@
-"""The picture of a video: one lane per person, coloured by expression."""
+"""Draws the timeline of a video: one lane per person, coloured by expression."""
 
 import io
 import math
@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 from deep_emotion_jax.inference.drawing import FAINT, INK, PAPER, load_font
 from deep_emotion_jax.inference.summary import Lane
 
-# Okabe & Ito's colours, distinct in all common forms of colour blindness, and a grey.
+# Okabe & Ito's colours, distinguishable with all common forms of colour blindness, and a grey.
 EXPRESSIONS = {
     "angry": "#D55E00",
     "contempt": "#E69F00",
@@ -23,20 +23,20 @@ OTHERS = tuple(EXPRESSIONS.values())
 LABEL, CHART, PAD = 190, 1000, 16
 LANE, BAR, THUMB = 56, 36, 48
 FONT_SIZE = 15
-# More lanes than these are left out, shortest first.
+# Largest number of lanes; the shortest ones are left out.
 MOST_LANES = 30
-# Pixels between two times on the axis, at least.
+# Least number of pixels between two ticks of the axis.
 TICK_WIDTH = 90
 STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 
 
 def draw(lanes: list[Lane], seconds: float, classes: tuple[str, ...]) -> Image.Image:
-    """Draw when each person is seen, and which expression is the most probable then.
+    """Draw when each person is seen, and with which expression.
 
     Args:
-      lanes: the persons; of more than `MOST_LANES` those seen longest are drawn.
+      lanes: the persons; at most the `MOST_LANES` seen longest are drawn.
       seconds: the length of the video.
-      classes: the network's, for the legend.
+      classes: the network's classes, for the legend.
     """
     longest = sorted(lanes, key=lambda lane: -lane.seconds)[:MOST_LANES]
     drawn = [lane for lane in lanes if lane in longest]
@@ -49,7 +49,7 @@ def draw(lanes: list[Lane], seconds: float, classes: tuple[str, ...]) -> Image.I
     for row, lane in enumerate(drawn):
         _lane(image, lane, PAD + row * LANE, seconds, colours)
     if not drawn:
-        pen.text((LABEL + PAD, PAD + 10), "no face was found", INK, font)
+        pen.text((LABEL + PAD, PAD + 10), "no face found", INK, font)
     x = float(PAD)
     for name, colour in colours.items():
         pen.rectangle((x, axis + 45, x + 16, axis + 61), colour)
@@ -62,14 +62,14 @@ def draw(lanes: list[Lane], seconds: float, classes: tuple[str, ...]) -> Image.I
 
 
 def as_png(lanes: list[Lane], seconds: float, classes: tuple[str, ...]) -> bytes:
-    """The content of a PNG file of `draw`."""
+    """Return the timeline of `draw` as the content of a PNG file."""
     file = io.BytesIO()
     draw(lanes, seconds, classes).save(file, "png")
     return file.getvalue()
 
 
 def colours_of(classes: tuple[str, ...]) -> dict[str, str]:
-    """The colour of each expression; names that are not known share what is left."""
+    """Return the colour of each class; unknown names get the unused colours."""
     free = [colour for name, colour in EXPRESSIONS.items() if name not in classes] or list(OTHERS)
     unknown = [name for name in classes if name not in EXPRESSIONS]
     return {

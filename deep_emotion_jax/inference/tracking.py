@@ -1,8 +1,8 @@
-"""Which faces of successive frames belong to one person.
+"""Tracks faces: assigns the faces of successive frames to persons.
 
-Every track predicts where its face is now, by a Kalman filter of its position and velocity; the
-Hungarian algorithm pairs predictions with faces by overlap, landmarks and likeness, as SORT (Bewley
-et al., 2016) does by overlap alone. Times are in seconds, so the rate of the frames may vary.
+Each track predicts the current position of its face with a Kalman filter of position and velocity.
+The Hungarian algorithm pairs predictions with faces by overlap, landmarks and appearance; SORT
+(Bewley et al., 2016) does so by overlap alone. Times are in seconds, so the frame rate may vary.
 """
 
 import math
@@ -14,25 +14,24 @@ from scipy.optimize import linear_sum_assignment
 
 from deep_emotion_jax.data.crop import Box
 
-# A track ends when its face has not been seen for so many seconds, or for so many frames if these
-# are further apart.
+# A track ends if its face is not seen for LOST_SECONDS, or for LOST_FRAMES if that is longer.
 LOST_SECONDS, LOST_FRAMES = 2.0, 2.5
-# Noise of the detector's box, in sides of the face. The box of a face that another one covers
-# shrinks to its free part and stays behind: within so many sides of another one it is trusted less.
+# Standard deviation of the detector's box, in sides of the face. The box of a partly covered face
+# shrinks to its visible part, so CROWDED applies within BESIDE sides of another face.
 MEASURED, CROWDED, BESIDE = 0.04, 0.1, 1.6
-# What a head does: its acceleration has this spectral density squared, in sides / s^1.5.
+# Square root of the spectral density of a head's acceleration, in sides / s^1.5.
 ACCELERATION = 4.0
-# The side of a box is averaged over so many seconds; beside another face over more.
+# Time constant in seconds of the average of a box's side; longer beside another face.
 RESIZING, RESIZING_CROWDED = 0.3, 3.0
-# A face that is not seen slows down: its rate falls to 37 % in so many seconds.
+# Time constant in seconds with which the velocity of an unseen face decays.
 KEEPS_MOVING = 2.0
-# The distance from prediction to face, in sides: at most so much, and so much more for every second
-# that the face has not been seen. Its side may change by the factor.
+# Largest distance from prediction to face, in sides: NEAR, plus NEAR_PER_SECOND since the face was
+# last seen, up to FARTHEST. The side may change by the factor RESIZED.
 NEAR, NEAR_PER_SECOND, FARTHEST, RESIZED = 1.0, 1.0, 2.0, 1.8
-# How much likeness counts beside position; both are at most 1.
+# Weight of appearance relative to position; both are at most 1.
 LIKENESS = 1.0
-# How fast a track takes over the look of its face: by 26 % in a second. A face that is partly
-# covered has another look for a while.
+# Rate per second at which a track adapts to the appearance of its face, 26 % in the first second.
+# It is low, because partly covered faces look different for a while.
 RELOOK = 0.3
 
 
@@ -41,9 +40,9 @@ class Sighting:
     """A face in one frame.
 
     Attributes:
-      box: its frame in the picture.
+      box: the square around the face in the picture.
       landmarks: [5, 2] in pixels of the picture, or None.
-      look: a unit vector, see `look`, or None.
+      look: its appearance, see `look`, or None.
     """
 
     box: Box
@@ -52,12 +51,12 @@ class Sighting:
 
 
 def look(pixels: np.ndarray) -> np.ndarray:
-    """What a face looks like, coarsely: [144], of mean 0 and length 1.
+    """Return a coarse description of a face's appearance: [144], with mean 0 and length 1.
 
-    The product of two of them is the correlation of the faces at 12 x 12 pixels.
+    The dot product of two is the correlation of the faces at 12 x 12 pixels.
 
     Args:
-      pixels: what the network saw, uint8 [48, 48].
+      pixels: the network's input, uint8 [48, 48].
     """
     coarse = pixels.astype(np.float64).reshape(12, 4, 12, 4).mean(axis=(1, 3)).ravel()
     coarse -= coarse.mean()
@@ -65,7 +64,7 @@ def look(pixels: np.ndarray) -> np.ndarray:
 
 
 class Tracker:
-    """Numbers the faces of successive frames, from 1; no number is used twice."""
+    """Assigns track numbers, from 1, to the faces of successive frames; none is used twice."""
 
     def __init__(self) -> None:
         self._tracks: list[_Track] = []
@@ -74,7 +73,7 @@ class Tracker:
 
     @property
     def alive(self) -> set[int]:
-        """The tracks that a face may still join."""
+        """Numbers of the tracks that have not ended."""
         return {track.number for track in self._tracks}
 
     def update(self, seconds: float, faces: Sequence[Sighting]) -> list[int]:
@@ -82,10 +81,10 @@ class Tracker:
 
         Args:
           seconds: the frame's time, not before that of the last frame.
-          faces: in any order, which changes nothing.
+          faces: the faces; the result does not depend on their order.
 
         Returns:
-          The number of each face's track.
+          The track number of each face.
         """
         step = 0.0 if self._seconds is None else max(0.0, seconds - self._seconds)
         self._seconds = seconds
@@ -93,7 +92,7 @@ class Tracker:
         self._tracks = [track for track in self._tracks if seconds - track.seen <= patience]
         for track in self._tracks:
             track.predict(step)
-        # In a fixed order, so that neither ties nor new numbers depend on the detector's order.
+        # Sorted, so that ties and new numbers do not depend on the detector's order.
         order = sorted(range(len(faces)), key=lambda i: faces[i].box)
         pairs = _pairs(self._tracks, [faces[i] for i in order], seconds)
         numbers = [0] * len(faces)
@@ -110,13 +109,13 @@ class Tracker:
 
 
 class Smoother:
-    """Means over time of the probabilities of each track.
+    """Averages the probabilities of each track over time.
 
-    A frame that is t seconds old has the weight exp(-t / seconds), divided by the sum of all
-    weights: the first answer of a track is its own, and the rate of the frames may vary.
+    A frame that is t seconds old has the weight exp(-t / seconds). Weights are normalised, so the
+    first frame of a track is not smoothed, and the frame rate may vary.
 
     Args:
-      seconds: the window; 0 leaves the probabilities as they are.
+      seconds: the time constant; 0 turns smoothing off.
     """
 
     def __init__(self, seconds: float):
@@ -124,7 +123,7 @@ class Smoother:
         self._sums: dict[int, tuple[float, float, np.ndarray]] = {}
 
     def update(self, track: int, seconds: float, probabilities: np.ndarray) -> np.ndarray:
-        """Add a frame's probabilities [C] to a track's mean, and return that."""
+        """Add a frame's probabilities [C] to a track's mean, and return the mean."""
         if not self._window:
             return probabilities
         before, weight, total = self._sums.get(track, (seconds, 0.0, np.zeros(len(probabilities))))
@@ -134,19 +133,19 @@ class Smoother:
         return total / weight
 
     def keep(self, tracks: set[int]) -> None:
-        """Forget all other tracks."""
+        """Delete all tracks but these."""
         self._sums = {track: value for track, value in self._sums.items() if track in tracks}
 
 
 @dataclass(eq=False)
 class _Track:
-    """A person's last face, and where it is expected to be.
+    """The last face and the predicted position of a person.
 
     Attributes:
-      place: [2, 2]: x and y of the centre in pixels; each with its rate.
-      spread: [2, 2]: the covariance of value and rate, of x and of y alike, in sides.
-      log_side: of the box.
-      landmarks: [5, 2] from the centre, in sides, or None.
+      place: [2, 2], x and y of the centre in pixels, each with its velocity.
+      spread: [2, 2], covariance of position and velocity in sides, the same for x and y.
+      log_side: logarithm of the box's side.
+      landmarks: [5, 2] relative to the centre, in sides, or None.
     """
 
     number: int
@@ -160,7 +159,7 @@ class _Track:
 
     def __post_init__(self) -> None:
         self.place = np.stack([np.array(self.first.box.centre), np.zeros(2)], axis=1)
-        # A head moves by a side in a second, more or less.
+        # Initial velocity: standard deviation of one side per second.
         self.spread = np.diag([MEASURED**2, 1.0])
         self.log_side = _log_side(self.first.box)
         self.landmarks = _within(self.first)
@@ -168,21 +167,21 @@ class _Track:
 
     @property
     def box(self) -> Box:
-        """Where the face is expected."""
+        """The predicted box of the face."""
         x, y = self.place[:, 0].tolist()
         return Box.around(x, y, math.exp(self.log_side))
 
     def predict(self, step: float) -> None:
-        """Move on by so many seconds."""
+        """Predict the state `step` seconds later."""
         slower = math.exp(-step / KEEPS_MOVING)
         forward = np.array([[1.0, KEEPS_MOVING * (1 - slower)], [0.0, slower]])
-        step = min(step, KEEPS_MOVING)  # Beyond that it may be anywhere.
+        step = min(step, KEEPS_MOVING)  # Beyond that, the position is unknown anyway.
         self.place = self.place @ forward.T
         noise = np.array([[step**3 / 3, step**2 / 2], [step**2 / 2, step]])
         self.spread = forward @ self.spread @ forward.T + ACCELERATION**2 * noise
 
     def correct(self, face: Sighting, seconds: float, crowded: bool) -> None:
-        """Take a face as the track's own."""
+        """Update the state with the face of a frame."""
         noise = CROWDED if crowded else MEASURED
         gain = self.spread[:, 0] / (self.spread[0, 0] + noise**2)
         error = np.array(face.box.centre) - self.place[:, 0]
@@ -205,7 +204,7 @@ def _log_side(box: Box) -> float:
 
 
 def _is_crowded(index: int, faces: Sequence[Sighting]) -> bool:
-    """Whether another face is close to one."""
+    """Whether another face is close to the face at `index`."""
     box = faces[index].box
     return any(
         math.dist(box.centre, other.box.centre) < BESIDE * max(box.side, other.box.side)
@@ -219,12 +218,12 @@ def _within(face: Sighting) -> np.ndarray | None:
 
 
 def _pairs(tracks: list[_Track], faces: list[Sighting], seconds: float) -> dict[int, "_Track"]:
-    """The track of each face that has one, by the face's index: the pairs of most affinity."""
+    """Return face index -> track, for the pairs with the largest total affinity."""
     affinity = np.array([[_affinity(t, face, seconds) for t in tracks] for face in faces])
     if not affinity.size:
         return {}
     rows, columns = linear_sum_assignment(affinity, maximize=True)
-    # A pair that cannot be has no affinity; all others are worth more than none.
+    # Impossible pairs have affinity 0, all others more.
     return {
         int(row): tracks[column]
         for row, column in zip(rows, columns, strict=True)
@@ -233,7 +232,7 @@ def _pairs(tracks: list[_Track], faces: list[Sighting], seconds: float) -> dict[
 
 
 def _affinity(track: _Track, face: Sighting, seconds: float) -> float:
-    """0 for a pair that cannot be, else up to 1 + `LIKENESS`."""
+    """Return 0 for an impossible pair, else a positive number up to 1 + `LIKENESS`."""
     box = track.box
     side = math.sqrt(box.side * face.box.side)
     reach = min(FARTHEST, NEAR + NEAR_PER_SECOND * (seconds - track.seen))
@@ -252,7 +251,7 @@ def _affinity(track: _Track, face: Sighting, seconds: float) -> float:
 
 
 def overlap(one: Box, other: Box) -> float:
-    """Intersection over union."""
+    """Return the intersection over union of two boxes."""
     width, height = (
         max(0.0, min(low + one.side, other_low + other.side) - max(low, other_low))
         for low, other_low in zip(one[:2], other[:2], strict=True)

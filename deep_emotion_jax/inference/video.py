@@ -1,7 +1,6 @@
-"""Follows the faces of a video: identities, smoothed probabilities, and an annotated film.
+"""Tracks the faces of a video, smooths their probabilities, and writes an annotated film.
 
-`follow` is for one video from its start to its end; `Follower` for predictions that come from
-elsewhere.
+`follow` handles a whole video, `Follower` predictions from another source.
 """
 
 import contextlib
@@ -24,11 +23,11 @@ from deep_emotion_jax.inference import drawing
 from deep_emotion_jax.inference.predictor import Face, Prediction, Predictor
 from deep_emotion_jax.inference.tracking import Sighting, Smoother, Tracker, look
 
-# The longer side of the frames of an annotated film, at most.
+# Largest side of the frames of an annotated film.
 FILM_SIDE = 1280
-# The first that FFmpeg has: every player and browser plays the first.
+# The first one that FFmpeg has is used; all players and browsers support H.264.
 CODECS = ("libx264", "libopenh264", "mpeg4")
-# Times of a film are counted in these, as in most MP4 files.
+# Unit of time in seconds, as in most MP4 files.
 TICK = Fraction(1, 90_000)
 
 
@@ -41,17 +40,17 @@ def follow(
     live: bool = False,
     report: Report | None = None,
 ) -> Iterator[Prediction]:
-    """Name the expressions in the frames of a video, with the number of each person.
+    """Predict the expressions in the frames of a video, and track the persons.
 
     Only a few frames are in memory at a time.
 
     Args:
-      predictor: finds the faces and names their expressions.
+      predictor: finds the faces and classifies their expressions.
       opened: the video or camera.
-      every: which frames to take.
+      every: which frames to use.
       smooth: seconds over which probabilities are averaged, see `Smoother`; 0 for none.
-      live: answer for every frame before the next is read, at some cost of time.
-      report: called with an error in reading, instead of raising it.
+      live: predict each frame before reading the next, instead of in faster batches.
+      report: called with a read error instead of raising it.
 
     Raises:
       UserError: as `Video.frames`, after the predictions for all frames that can be read.
@@ -59,7 +58,7 @@ def follow(
     problems: list[UserError] = []
 
     def readable() -> Iterator[Picture]:
-        # An error must not overtake the frames that wait for their batch to fill.
+        # Deferred, so that frames before the error, which may wait in a batch, come first.
         try:
             yield from frames(opened, every)
         except UserError as error:
@@ -77,7 +76,7 @@ def follow(
 
 
 class Follower:
-    """Numbers the faces of one video's predictions, frame after frame, and smooths their answers.
+    """Tracks the faces in successive predictions of one video, and smooths their probabilities.
 
     Args:
       smooth: see `follow`.
@@ -88,7 +87,7 @@ class Follower:
         self._smoother = Smoother(smooth)
 
     def __call__(self, prediction: Prediction) -> Prediction:
-        """Return the next frame's prediction with `Face.track` set, and the means over time."""
+        """Return the next frame's prediction with `Face.track` and smoothed probabilities."""
         seconds = prediction.picture.seconds or 0.0
         sightings = [
             Sighting(face.box, face.landmarks, look(face.pixels)) for face in prediction.faces
@@ -114,16 +113,16 @@ class Follower:
 
 
 class Film:
-    """An annotated video in the making: an MP4 of the frames that were analysed, at their times.
+    """Writes the analysed frames with annotations as an MP4, at their times.
 
-    It is written under a temporary name beside its own, which it gets from `finish`.
+    The file has a temporary name until `finish`.
 
     Args:
-      path: where it goes; folders are made as needed.
-      source: the file that is read.
+      path: the file to write; folders are created as needed.
+      source: the video that is read.
 
     Raises:
-      UserError: if it would replace the source, or cannot be written.
+      UserError: if `path` is the source, or cannot be written.
     """
 
     def __init__(self, path: Path, source: str):
@@ -144,17 +143,17 @@ class Film:
         self._temporary = Path(name)
 
     def add(self, prediction: Prediction) -> Image.Image:
-        """Add a frame, and return it as it is drawn.
+        """Add a frame, and return the annotated image.
 
         Raises:
-          UserError: if it cannot be written; nothing is left of the film.
+          UserError: if it cannot be written; the film is then discarded.
         """
         image = draw(prediction)
         try:
             if self._container is None:
                 self._open(image.size)
             frame = self._av.VideoFrame.from_image(image)  # PyAV scales it to the film's size.
-            # No two frames may have one time.
+            # Times of frames must increase.
             seconds = prediction.picture.seconds or 0.0
             self._ticks = max(self._ticks + 1, round(seconds / TICK))
             frame.pts, frame.time_base = self._ticks, TICK
@@ -165,10 +164,10 @@ class Film:
         return image
 
     def finish(self) -> bool:
-        """Give the film its name, and return whether there is one: it has a frame at least.
+        """Complete the file, and return whether it exists, which needs at least one frame.
 
         Raises:
-          UserError: if it cannot be written; nothing is left of the film.
+          UserError: if it cannot be written; the film is then discarded.
         """
         if self._container is None:
             self.discard()
@@ -185,7 +184,7 @@ class Film:
         return True
 
     def discard(self) -> None:
-        """Leave nothing behind; without effect on a finished film."""
+        """Delete an unfinished film; no effect on a finished one."""
         container, self._container = self._container, None
         self._temporary.unlink(missing_ok=True)
         if container is not None:
@@ -194,7 +193,7 @@ class Film:
                 container.close()
 
     def _open(self, size: tuple[int, int]) -> None:
-        # H.264 with half the colour resolution has even sides.
+        # H.264 needs even sides, because yuv420p halves the colour resolution.
         codec = next(name for name in CODECS if name in self._av.codecs_available)
         options = {"preset": "veryfast", "crf": "21"} if codec == "libx264" else {}
         self._container = self._av.open(
@@ -212,13 +211,13 @@ class Film:
 
 def draw(prediction: Prediction) -> Image.Image:
     """Draw a frame with the box, number and expression of each face."""
-    # The attended region moves with every frame, and says little in a film.
+    # Without the attended region, which moves in every frame and is hard to read in a film.
     faces = tuple(replace(face, region=None) for face in prediction.faces)
     return drawing.with_boxes(replace(prediction, faces=faces), FILM_SIDE)
 
 
 def _umask() -> int:
-    """The process's mask for new files, which `mkstemp` does not use."""
+    """Returns the process's umask, which `mkstemp` ignores."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

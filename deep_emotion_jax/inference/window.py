@@ -1,4 +1,4 @@
-"""A window that shows pictures as they come, by Tk, which comes with most Pythons."""
+"""A window that shows a stream of pictures, with Python's Tk."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from deep_emotion_jax.errors import UserError
 
 
 class Window:
-    """A window on the display; closing it, Escape and q end the show.
+    """A window on the display; it closes by its button, Escape or q.
 
     Args:
-      title: of the window.
+      title: the title of the window.
 
     Raises:
       UserError: without Tk or a display.
@@ -24,8 +24,8 @@ class Window:
             from PIL import ImageTk
         except ImportError as error:
             raise UserError(
-                "--show needs Python's Tk: install it, as with apt install python3-tk, or use the "
-                "page of `deep-emotion demo`, which has a webcam"
+                "--show needs Python's Tk: install it, for example with apt install python3-tk, or "
+                "use the camera in `deep-emotion demo`"
             ) from error
         self._image_tk = ImageTk
         self._closed = False
@@ -33,8 +33,8 @@ class Window:
             self._root = tkinter.Tk()
         except tkinter.TclError as error:
             raise UserError(
-                f"--show finds no display ({error}): leave it out, or use the page of "
-                "`deep-emotion demo`, which has a webcam"
+                f"--show needs a display ({error}): leave it out, or use the camera in "
+                "`deep-emotion demo`"
             ) from error
         self._root.title(title)
         self._label = tkinter.Label(self._root)
@@ -44,7 +44,7 @@ class Window:
             self._root.bind(key, self.close)
 
     def show(self, image: Image.Image) -> bool:
-        """Show a picture, and return False once the window is closed."""
+        """Show a picture, and return whether the window is still open."""
         if not self._closed:
             self._photo = self._image_tk.PhotoImage(image)  # Tk keeps no reference.
             self._label.configure(image=self._photo)
@@ -52,7 +52,7 @@ class Window:
         return not self._closed
 
     def close(self, _: Any = None) -> None:
-        """Close the window; doing so twice has no effect."""
+        """Close the window; no effect if it is closed."""
         if not self._closed:
             self._closed = True
             self._root.destroy()

@@ -195,7 +195,7 @@ def test_a_file_that_is_no_picture_is_one_message(page, browser, tmp_path):
     assert not browser.find_element("id", "answer").is_displayed()
 
 
-def test_the_page_may_talk_to_its_server_alone(page, browser):
+def test_the_content_security_policy_allows_only_the_own_server(page, browser):
     asked = []
 
     class Other(BaseHTTPRequestHandler):

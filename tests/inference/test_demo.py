@@ -1,4 +1,4 @@
-"""The web page as a visitor's browser sees it, served by the command."""
+"""The web page of the demo command, in a browser."""
 
 import contextlib
 import json
@@ -19,14 +19,14 @@ from PIL import Image
 pytest.importorskip("gradio", reason="the demo's extra is not installed")
 httpx = pytest.importorskip("httpx")
 
-from deep_emotion_jax.__main__ import main  # noqa: E402 (after what it needs)
+from deep_emotion_jax.__main__ import main  # noqa: E402 (needs gradio)
 
 SECONDS = 120
 
 
 @contextlib.contextmanager
 def served(*program):
-    """The address of a page that `python PROGRAM PORT` serves."""
+    """Yields the address of a page served by `python PROGRAM PORT`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -49,7 +49,7 @@ def served(*program):
 
 @pytest.fixture(scope="module")
 def server():
-    """The page's address, and the folder its uploads go to."""
+    """The page's address, and the folder of its uploads."""
     with served("-m", "deep_emotion_jax", "demo", "--port") as url:
         sample = re.search(r'gradio_api/file=([^"]+?)/[0-9a-f]+/astronaut.png', httpx.get(url).text)
         folder = Path(sample[1])
@@ -60,7 +60,7 @@ def server():
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    """With a camera that shows the astronaut."""
+    """A browser with a camera that shows the astronaut."""
     camera = tmp_path_factory.mktemp("camera") / "camera.mjpeg"
     frame = Image.fromarray(skimage.data.astronaut()).resize((640, 480))
     frame.save(camera, "JPEG", quality=95)
@@ -131,7 +131,7 @@ def open_tab(browser, url, name):
 
 
 def test_every_face_can_be_explained(server, browser, tmp_path):
-    """Of two faces the largest is explained first; the other by its button or by a click on it."""
+    """The larger of two faces is explained first, the other after a click on it or its button."""
     url, _ = server
     face = Image.fromarray(skimage.data.astronaut()[20:220, 120:320])
     picture = Image.new("RGB", (600, 300), "gray")
@@ -211,7 +211,7 @@ def test_a_video_is_followed(server, tmp_path):
 
 
 def analyse(url, data, name="picture.png", function="analyse"):
-    """What the page's function answers to an uploaded file, as the stream's events and data."""
+    """Uploads a file, calls a function of the page and returns the last event and its data."""
     files = {"files": (name, data)}
     (path,) = httpx.post(f"{url}/gradio_api/upload", files=files).raise_for_status().json()
     call = f"{url}/gradio_api/call/{function}"
@@ -223,7 +223,7 @@ def analyse(url, data, name="picture.png", function="analyse"):
     return re.findall(r"event: (\w+)\ndata: (.*)", answer)[-1]
 
 
-def test_a_file_that_is_no_picture_gets_an_error_and_the_page_lives_on(server):
+def test_an_invalid_picture_gives_an_error_and_the_page_keeps_working(server):
     url, _ = server
     assert analyse(url, b"no picture")[0] == "error"
     assert analyse(url, b"GIF89a" + bytes(20), "broken.gif")[0] == "error"
@@ -232,7 +232,7 @@ def test_a_file_that_is_no_picture_gets_an_error_and_the_page_lives_on(server):
     assert json.loads(data)[2]["label"] == "happy"
 
 
-def test_what_is_too_large_is_refused_unread(server):
+def test_large_uploads_are_refused_unread(server):
     url, folder = server
     before = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     large = bytes(11 * 1024**2)
@@ -256,13 +256,13 @@ def test_other_files_of_the_server_are_not_served(server):
         assert "event: error" in httpx.get(f"{call}/{event}", timeout=SECONDS).text
 
 
-def test_the_page_may_talk_to_its_server_alone(server):
+def test_the_content_security_policy_allows_only_the_own_server(server):
     policy = httpx.get(server[0]).headers["content-security-policy"]
     assert policy.startswith("default-src 'self'")
     assert "http" not in policy
 
 
-# The whole page takes long to start.
+# Without the page's content, which takes long to start.
 WITH_TOKEN = """
 import sys
 from deep_emotion_jax.inference import demo, demo_server
@@ -272,7 +272,7 @@ demo_server.serve(page, "127.0.0.1", int(sys.argv[1]), "open sesame")
 """
 
 
-def test_with_a_token_only_who_has_it_gets_in(server, monkeypatch):
+def test_a_token_is_required_if_set(server, monkeypatch):
     with served("-c", WITH_TOKEN) as url:
         picture = {"files": ("a.png", b"x")}
         assert httpx.get(f"{url}/config").status_code == 401

@@ -1,4 +1,4 @@
-"""Two generated faces cross: rows, film, timeline and summary; and what goes wrong."""
+"""Tracking two generated faces that cross: rows, film, timeline, summary and errors."""
 
 import csv
 import io
@@ -35,7 +35,7 @@ def predictor():
 
 @pytest.fixture(scope="module")
 def crossing(tmp_path_factory):
-    """The film, and where the two faces are in each frame."""
+    """The film, and the positions of the two faces in each frame."""
     path = tmp_path_factory.mktemp("film") / "crossing.mp4"
     scenes = list(films.crossing(TIMES, SECONDS))
     films.write(path, ((time, pixels) for time, pixels, _ in scenes))
@@ -44,7 +44,7 @@ def crossing(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def done(crossing, tmp_path_factory):
-    """The command's rows and the folder of what it wrote."""
+    """The rows of the command and the folder of its files."""
     out = tmp_path_factory.mktemp("out")
     path, _ = crossing
     text, patch = io.StringIO(), pytest.MonkeyPatch()
@@ -56,8 +56,8 @@ def done(crossing, tmp_path_factory):
     return list(csv.DictReader(io.StringIO(text.getvalue()))), out
 
 
-def test_identities_survive_the_crossing(crossing, done):
-    """Each row's track belongs to the face whose place it is; one is hidden for a while."""
+def test_tracks_keep_their_faces_through_the_crossing(crossing, done):
+    """Each row has the track of the face at its position; one face is hidden for a while."""
     _, centres = crossing
     rows, _ = done
     owners = {}
@@ -66,7 +66,7 @@ def test_identities_survive_the_crossing(crossing, done):
         x, y = left + side / 2, top + side / 2
         distances = [np.hypot(x - cx, y - cy) for cx, cy in centres[int(row["frame"])]]
         assert min(distances) < 30
-        # Where both are at one place, the front face is the one that is seen.
+        # If both are at the same position, only the front face is visible.
         if abs(np.subtract(*distances)) > 20:
             owners.setdefault(row["track"], set()).add(int(np.argmin(distances)))
     assert owners == {"1": {0}, "2": {1}}
@@ -75,7 +75,7 @@ def test_identities_survive_the_crossing(crossing, done):
     assert 0.6 * len(TIMES) < seen[1] < len(TIMES)
 
 
-def test_rows_have_the_times_of_the_video(done):
+def test_rows_have_the_times_of_the_frames(done):
     rows, _ = done
     times = {int(row["frame"]): float(row["seconds"]) for row in rows}
     np.testing.assert_allclose([times[i] for i in range(len(TIMES))], TIMES, atol=1e-3)
@@ -143,7 +143,7 @@ def test_every_smooth_and_the_python_interface(crossing, predictor):
 
 
 class Fake:
-    """A predictor that finds one face in each frame, at once."""
+    """A fast predictor that finds one face in each frame."""
 
     classes = CLASSES
 
@@ -181,7 +181,7 @@ def endings(folder):
     return sorted(path.suffix[1:] for path in folder.iterdir())
 
 
-def test_ctrl_c_keeps_what_is_finished(fake, film, tmp_path, monkeypatch, capsys):
+def test_ctrl_c_keeps_the_frames_so_far(fake, film, tmp_path, monkeypatch, capsys):
     printed = []
 
     def interrupted(self, prediction):
@@ -200,7 +200,7 @@ def test_ctrl_c_keeps_what_is_finished(fake, film, tmp_path, monkeypatch, capsys
     assert endings(tmp_path / "out") == ["csv", "mp4", "png"]
 
 
-def test_a_truncated_video_keeps_what_could_be_read(fake, tmp_path, capsys):
+def test_a_truncated_video_keeps_its_readable_frames(fake, tmp_path, capsys):
     rng = np.random.default_rng(0)
     noise = ((i / 10, rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)) for i in range(60))
     film = films.write(tmp_path / "a.mkv", noise, g="5")
@@ -215,7 +215,7 @@ def test_a_truncated_video_keeps_what_could_be_read(fake, tmp_path, capsys):
         assert len(list(opened.frames())) == len(out.splitlines())
 
 
-def test_one_bad_video_leaves_nothing_and_the_rest_is_done(fake, film, tmp_path, capsys):
+def test_an_unreadable_video_leaves_no_files_and_others_are_processed(fake, film, tmp_path, capsys):
     (tmp_path / "b.mp4").write_bytes(b"no video")
     code = main(["predict", str(tmp_path / "b.mp4"), str(film), "--save", str(tmp_path / "out")])
     assert code == 1
@@ -226,7 +226,7 @@ def test_one_bad_video_leaves_nothing_and_the_rest_is_done(fake, film, tmp_path,
     assert endings(tmp_path / "out") == ["csv", "mp4", "png"]
 
 
-def test_a_second_run_does_not_read_what_the_first_has_written(fake, film, capsys, monkeypatch):
+def test_a_second_run_does_not_read_the_output_of_the_first(fake, film, capsys, monkeypatch):
     monkeypatch.chdir(film.parent)
     for _ in range(2):
         assert main(["predict", ".", "--csv", "--save", "."]) == 0
@@ -244,7 +244,7 @@ def test_a_folder_that_cannot_be_written(fake, film, tmp_path, capsys):
     assert len(err.splitlines()) == 1
 
 
-def test_a_full_disk_leaves_no_half_film(fake, tmp_path, small_disk, capsys):
+def test_a_full_disk_leaves_no_partial_film(fake, tmp_path, small_disk, capsys):
     disk, _ = small_disk
     rng = np.random.default_rng(0)
     noise = ((i / 25, rng.integers(0, 256, (480, 640, 3), dtype=np.uint8)) for i in range(40))
@@ -254,12 +254,12 @@ def test_a_full_disk_leaves_no_half_film(fake, tmp_path, small_disk, capsys):
     assert list((disk / "out").iterdir()) == []
 
 
-def test_the_film_never_replaces_what_is_read(film):
+def test_the_film_does_not_replace_its_source(film):
     with pytest.raises(UserError, match="is the video that is read"):
         video.Film(film, str(film))
 
 
-def test_a_film_whose_frames_change_size_or_have_one_time(tmp_path):
+def test_a_film_of_frames_with_different_sizes_or_equal_times(tmp_path):
     film = video.Film(tmp_path / "new" / "b.mp4", "a.mp4")
     for seconds, size in ((0, (501, 301)), (0.1, (301, 501)), (0.1, (501, 301))):
         film.add(frame(seconds, [answer("happy", 1)], size))
@@ -274,13 +274,13 @@ def test_a_film_whose_frames_change_size_or_have_one_time(tmp_path):
     assert film.path.stat().st_mode & 0o777 == 0o666 & ~video._umask()
 
 
-def test_nothing_is_left_of_a_film_without_frames(tmp_path):
+def test_a_film_without_frames_leaves_no_file(tmp_path):
     film = video.Film(tmp_path / "b.mp4", "a.mp4")
     assert not film.finish()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_summary_weighs_frames_by_how_long_they_last():
+def test_the_summary_weights_frames_by_their_duration():
     found = summary.Summary()
     found.add(frame(0.0, [answer("happy", 1)]))
     found.add(frame(1.0, [answer("angry", 1), answer("neutral", 2)]))
@@ -299,7 +299,7 @@ def test_the_summary_weighs_frames_by_how_long_they_last():
     assert "angry 66%" in summary.as_text([one, two])
 
 
-def test_timelines_of_every_length_and_crowd():
+def test_timelines_of_different_lengths_and_numbers_of_persons():
     for seconds in (0.0, 0.04, 7.0, 3600 * 30.0):
         for people in (0, 1, 40):
             found = summary.Summary()
@@ -313,7 +313,7 @@ def test_timelines_of_every_length_and_crowd():
 
 
 class FakeWindow:
-    """Is closed by its user after three frames."""
+    """A window that is closed after three frames."""
 
     def __init__(self, title):
         self.shown = []
@@ -348,7 +348,7 @@ def test_without_a_display(fake, film, monkeypatch, capsys):
     assert len(err.splitlines()) == 1
 
 
-def test_the_bar_tells_the_time_left(film, monkeypatch):
+def test_the_progress_bar_shows_the_remaining_time(film, monkeypatch):
     shown = io.StringIO()
     terminal = types.SimpleNamespace(
         write=shown.write, flush=shown.flush, isatty=lambda: True, encoding="utf-8"
@@ -366,11 +366,11 @@ def test_the_bar_tells_the_time_left(film, monkeypatch):
     [
         ("--every=0", "0.2s"),
         ("--every=fast", "0.2s"),
-        ("--smooth=-1", "no time"),
+        ("--smooth=-1", "not a time"),
         ("--smooth=x", "x"),
     ],
 )
-def test_mistakes_in_the_options(option, words, capsys):
+def test_invalid_options_give_an_error(option, words, capsys):
     with pytest.raises(SystemExit):
         main(["predict", "a.mp4", option])
     assert words in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""From a picture to an expression: through the API, the command and the drawings."""
+"""Predictions from pictures through the API and the command, and their drawings."""
 
 import csv
 import io
@@ -62,7 +62,7 @@ def astronaut(tmp_path_factory):
 
 
 def small(attention):
-    """A network with two classes and new weights."""
+    """A network with two classes and random weights."""
     return nnx.jit(lambda: DeepEmotion(2, attention=attention, width=0.2, rngs=nnx.Rngs(0)))()
 
 
@@ -87,7 +87,7 @@ def test_paths_arrays_and_images_agree(predictor, astronaut):
         assert probabilities(predictor.predict(same)) == expected
 
 
-def test_faces_get_the_networks_own_probabilities(of_faces, golden):
+def test_probabilities_are_those_of_the_network(of_faces, golden):
     images, expected = golden
     for image, row in zip(images, expected, strict=True):
         (face,) = of_faces.predict(image).faces
@@ -96,8 +96,8 @@ def test_faces_get_the_networks_own_probabilities(of_faces, golden):
         assert face.expression == list(face.probabilities)[row.argmax()]
 
 
-def test_faint_faces_are_not_amplified_without_limit(of_faces, golden):
-    """The network's floor of contrast is in units of [0, 1]; bytes taken as such would miss it."""
+def test_amplification_of_faint_faces_is_limited(of_faces, golden):
+    """The network's minimum contrast applies to images in [0, 1], not in [0, 255]."""
     bright = golden[0][0] > 128
     faint = of_faces.predict((100 + bright).astype(np.uint8))
     strong = of_faces.predict((255 * bright).astype(np.uint8))
@@ -105,7 +105,7 @@ def test_faint_faces_are_not_amplified_without_limit(of_faces, golden):
 
 
 @pytest.mark.parametrize("count", [0, 1, BATCH, BATCH + 1, 3 * BATCH])
-def test_batches_keep_order_and_lose_nothing(of_faces, golden, count):
+def test_batches_keep_order_and_all_faces(of_faces, golden, count):
     images, expected = golden
     pixels = np.repeat(images, 3, axis=3)
     pictures = (Picture(str(i), pixels[i % len(pixels)]) for i in range(count))
@@ -119,7 +119,7 @@ def test_batches_keep_order_and_lose_nothing(of_faces, golden, count):
         )
 
 
-def test_many_faces_and_none_in_a_picture(golden):
+def test_pictures_with_many_faces_and_with_none(golden):
     images, expected = golden
     row = np.concatenate(list(np.repeat(images, 3, axis=3)), axis=1)
 
@@ -135,14 +135,14 @@ def test_many_faces_and_none_in_a_picture(golden):
     np.testing.assert_allclose(probabilities(two), expected[:2], atol=1e-4)
 
 
-def test_one_compilation_serves_every_count(of_faces, golden):
+def test_the_network_is_compiled_once_for_all_counts(of_faces, golden):
     images = np.repeat(golden[0], 3, axis=3)
     for count in (1, 5, 2 * BATCH + 3):
         list(of_faces.stream(Picture("", images[0]) for _ in range(count)))
     assert of_faces._program._cache_size() == 1
 
 
-def test_no_more_pictures_wait_than_a_batch(predictor):
+def test_at_most_one_batch_of_pictures_is_read_ahead(predictor):
     read = 0
 
     def endless(pixels):
@@ -162,7 +162,7 @@ def test_no_more_pictures_wait_than_a_batch(predictor):
 
 @pytest.mark.parametrize(("attention", "inset"), [("features", 6), ("image", 0), ("none", None)])
 def test_region_of_the_identity(attention, inset):
-    """Theta at its start reads the whole map: all of the image, or what the features see."""
+    """The initial theta covers the whole map: the image, or the centres of the features."""
     model = small(attention)
 
     def frame(picture):
@@ -176,7 +176,7 @@ def test_region_of_the_identity(attention, inset):
     if inset is None:
         assert face.region is None
         return
-    a, b = 2 * inset, 96 - 2 * inset  # The frame has two pixels for each of the network's.
+    a, b = 2 * inset, 96 - 2 * inset  # The box has two pixels for each of the network's.
     corners = np.array([(a, a), (b, a), (b, b), (a, b)])
     np.testing.assert_allclose(face.region - [10, 20], corners, atol=1e-4)
 
@@ -193,8 +193,8 @@ def test_region_follows_theta():
     np.testing.assert_allclose(face.region, [(50, 25), (100, 25), (100, 75), (50, 75)], atol=1e-4)
 
 
-def test_features_span_what_their_centres_see():
-    """The pixels the outermost features hang on, averaged, are the centres the region assumes."""
+def test_span_matches_the_centres_of_the_features():
+    """The mean position of the pixels that affect the outermost features gives `span`."""
     model = small("none")
     for stage in model.stages:
         for conv in stage.convs:
@@ -206,8 +206,8 @@ def test_features_span_what_their_centres_see():
             x = stage(x)
         return x[:, index, index].sum()
 
-    # With ones everywhere and a tilted image a max-pool takes the last of its two rows; tilted the
-    # other way the first. Their mean is the centre.
+    # With all weights 1 and a gradient image, max-pooling takes the last of two rows; with the
+    # opposite gradient, the first. Their mean is the centre.
     ramp = jnp.linspace(1, 2, 48)[:, None, None] * jnp.ones((1, 48, 1))
     gradient = jax.jit(jax.grad(feature), compiler_options=QUICK)
     centres = []
@@ -220,7 +220,7 @@ def test_features_span_what_their_centres_see():
     assert high + cell / 2 == pytest.approx(23.5 + 18, abs=1e-3)
 
 
-def test_weights_that_overflow_are_no_answer():
+def test_weights_that_overflow_give_an_error():
     model = small("none")
     model.fc2.bias[...] = jnp.array([jnp.inf, 0])
     with pytest.raises(UserError, match="not finite"):
@@ -237,13 +237,13 @@ def drawn(pixels, boxes, region=None):
     return drawing.draw(Prediction(Picture("a.png", pixels), faces), [np.eye(48) for _ in faces])
 
 
-def test_boxes_are_drawn_where_they_are():
+def test_boxes_are_drawn_at_their_positions():
     image = np.asarray(drawn(np.zeros((960, 1280, 3), np.uint8), [Box(200, 300, 400)]))
     colour = (0xE6, 0x9F, 0x00)
     for y, x in ((500, 200), (500, 600), (700, 400), (300, 590)):
         assert (image[y, x] == colour).all()
     assert (image[500, 220:580] == 0).all()
-    assert image.shape[1] > 1280 + 400  # The card lies beside the picture.
+    assert image.shape[1] > 1280 + 400  # The card is beside the picture.
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (40, 4000), (3000, 50)])
@@ -258,7 +258,7 @@ def test_any_picture_can_be_drawn(shape, count):
 @pytest.mark.parametrize(
     ("width", "height", "count"), [(1200, 600, 32), (275, 183, 4), (640, 480, 8), (1200, 600, 100)]
 )
-def test_an_annotated_crowd_is_no_strip(width, height, count):
+def test_an_annotated_crowd_is_not_a_strip(width, height, count):
     boxes = [Box(10 + i, 10, 40) for i in range(count)]
     image = drawn(np.full((height, width, 3), 90, np.uint8), boxes)
     assert image.width <= 4 * image.height
@@ -294,7 +294,7 @@ def test_no_two_pictures_share_a_path(monkeypatch, tmp_path):
     assert outside.parent == Path("out")
     assert outside.name.startswith("a.JPG.")
     assert outside.name.endswith(".faces.jpg")
-    # Not even with the pictures' own folder as the target is one of them overwritten.
+    # The pictures' own folder as the target overwrites none of them.
     assert drawing.path_in(Path(), Picture("a.png", None)) == Path("a.png.faces.png")
 
 
@@ -325,7 +325,7 @@ def test_command_json(capsys, astronaut):
 
 
 def test_command_csv(capsys, tmp_path, golden):
-    """The command's answer is the mean of the wide network's for the face and its mirror."""
+    """The command's probabilities are the wide network's mean over face and mirror image."""
     images, _ = golden
     trained = load_pretrained("deep_emotion_wide.fer2013")
     sides = np.concatenate([images, images[:, :, ::-1]]) / np.float32(255)
@@ -343,7 +343,7 @@ def test_command_csv(capsys, tmp_path, golden):
         assert row["expression"] == classes[want.argmax()]
 
 
-def test_unreadable_files_are_counted_and_the_rest_is_done(capsys, tmp_path, golden):
+def test_unreadable_files_are_counted_and_others_processed(capsys, tmp_path, golden):
     for name, image in zip("ac", golden[0], strict=False):
         Image.fromarray(image[..., 0]).save(tmp_path / f"{name}.png")
     (tmp_path / "b.png").write_text("no picture")
@@ -375,14 +375,14 @@ def test_mistakes_are_one_sentence(capsys, arguments, message):
     assert len(err.splitlines()) == 1
 
 
-def test_save_where_nothing_can_be_written(capsys, astronaut, tmp_path):
+def test_save_to_a_folder_that_cannot_be_written(capsys, astronaut, tmp_path):
     (tmp_path / "file").touch()
     assert main(["predict", str(astronaut), "--save", str(tmp_path / "file")]) == 2
     assert "cannot write" in capsys.readouterr().err
 
 
 def test_command_in_a_process_of_its_own(astronaut):
-    """Imports nothing of training, and a reader who leaves early is no error."""
+    """Imports nothing of training, and a closed pipe is not an error."""
     code = (
         "import sys; from deep_emotion_jax.__main__ import main; "
         f"code = main(['predict', {str(astronaut)!r}]); "
@@ -397,7 +397,7 @@ def test_command_in_a_process_of_its_own(astronaut):
     assert (run.stdout, run.stderr) == ("0\n", "")
 
 
-def test_the_webcam_is_watched_frame_by_frame(monkeypatch, capsys, tmp_path):
+def test_the_webcam_is_read_frame_by_frame(monkeypatch, capsys, tmp_path):
     film = tmp_path / "camera.mkv"
     films.write(film, [(0, skimage.data.astronaut()), (0.1, skimage.data.astronaut())])
     monkeypatch.setattr(video, "camera_input", lambda: (str(film), None, {}))
@@ -424,7 +424,7 @@ def spy(results, function):
     return keep
 
 
-def test_faces_are_marked_and_a_picture_without_any_gets_a_hint(capsys, tmp_path):
+def test_faces_have_notes_and_a_picture_without_faces_gets_a_hint(capsys, tmp_path):
     picture = Image.fromarray(skimage.data.astronaut())
     picture.resize((100, 100)).save(tmp_path / "small.png")
     Image.new("RGB", (90, 90)).save(tmp_path / "without.png")
@@ -446,7 +446,7 @@ def test_a_list_of_pictures_gives_a_list(of_faces, golden):
     assert of_faces.predict([]) == []
 
 
-def test_a_predictor_can_be_sent_to_another_process(of_faces, golden):
+def test_a_predictor_can_be_pickled(of_faces, golden):
     copy = pickle.loads(pickle.dumps(of_faces))
     assert probabilities(copy.predict(golden[0][0])) == probabilities(
         of_faces.predict(golden[0][0])
@@ -459,7 +459,7 @@ def test_the_repr_of_a_prediction_is_short(of_faces, golden):
     assert len(text) < 1000
 
 
-def test_the_answer_is_the_calibrated_mean_over_face_and_mirror(golden):
+def test_probabilities_are_the_calibrated_mean_over_face_and_mirror(golden):
     images, _ = golden
     trained = load_pretrained("deep_emotion.fer2013")
     logits = np.asarray(nnx.jit(lambda net, x: net(x))(trained.model, images / np.float32(255)))
@@ -472,8 +472,8 @@ def test_the_answer_is_the_calibrated_mean_over_face_and_mirror(golden):
         np.testing.assert_allclose(list(face.probabilities.values()), row, atol=1e-4)
 
 
-def test_a_leaning_face_gets_the_answer_of_the_upright_one(predictor, astronaut):
-    """Turned by 25 degrees, level again in the cut, its region turned along."""
+def test_a_rolled_face_gets_the_prediction_of_the_upright_one(predictor, astronaut):
+    """The picture is turned by 25 degrees; the crop is level and the region is turned with it."""
     upright = skimage.data.astronaut()
     leaning = np.asarray(Image.fromarray(upright).rotate(25, Image.Resampling.BICUBIC))
     (face,) = predictor.predict(leaning).faces

@@ -1,4 +1,4 @@
-"""What marks a face whose answer may be wrong."""
+"""Notes on faces whose prediction may be wrong."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from deep_emotion_jax.inference.quality import notes, turn
 
 @pytest.fixture(scope="module")
 def face():
-    """The astronaut's face: frame, landmarks and picture."""
+    """The astronaut's face: box, landmarks and picture."""
     picture = skimage.data.astronaut()
     (found,) = FaceDetector()(picture)
     return found.box, found.landmarks, picture
@@ -37,15 +37,15 @@ def test_blurred_faces_are_marked(face, radius, expected):
 
 @pytest.mark.parametrize("lowest", [0, 200])
 def test_faces_without_contrast_are_marked(face, lowest):
-    """Night and fog."""
+    """Dark and bright images of low contrast."""
     box, landmarks, picture = face
     flat = (lowest + picture * 0.1).astype(np.uint8)
     assert "dark" in notes(crop(flat, box), box, landmarks)
 
 
 @pytest.mark.parametrize("angle", [0, 30, 100])
-def test_profile_is_what_a_turned_head_shows(angle):
-    """Five points of a head, turned about its upright axis, then leaning by any angle."""
+def test_a_turned_head_is_marked_as_profile(angle):
+    """Five points of a head, rotated about its vertical axis, then rolled by any angle."""
     head = np.array([(-1, 0, 0.3), (1, 0, 0.3), (0, 1, 1.2), (-0.8, 2, 0.4), (0.8, 2, 0.4)])
     lean = np.radians(angle)
     seen = []

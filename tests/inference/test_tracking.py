@@ -1,4 +1,4 @@
-"""Faces keep their number; probabilities are averaged over time."""
+"""Faces keep their track numbers; probabilities are averaged over time."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def looks(seed):
 
 
 def crossing(time):
-    """Two faces that walk towards each other at 2.4 sides a second, and meet after 2 seconds."""
+    """Two faces that approach each other at 2.4 sides per second and meet after 2 seconds."""
     return face(100 + 120 * time, 200), face(580 - 120 * time, 205)
 
 
@@ -49,7 +49,7 @@ def test_two_faces_cross_and_one_is_hidden():
 
 @pytest.mark.parametrize("rate", [5, 10, 60])
 def test_a_face_comes_back_after_a_second(rate):
-    """It walks on behind something, while another one stands beside it."""
+    """It keeps moving while hidden, next to another face that does not move."""
     tracker = Tracker()
     for time in times(4, rate):
         walker, other = face(100 + 80 * time, 200), face(90, 320)
@@ -59,8 +59,8 @@ def test_a_face_comes_back_after_a_second(rate):
             assert tracker.update(time, [other, walker]) == [1, 2]
 
 
-def test_where_both_are_hidden_they_walk_on():
-    """Faces without looks: only the direction tells who is who."""
+def test_two_hidden_faces_keep_moving():
+    """Faces without appearance: only the direction of movement identifies them."""
     tracker = Tracker()
     for time in times(4):
         one, two = crossing(time)
@@ -70,7 +70,7 @@ def test_where_both_are_hidden_they_walk_on():
             tracker.update(time, [])
 
 
-def test_times_may_vary():
+def test_frame_times_may_vary():
     rng = np.random.default_rng(0)
     tracker = Tracker()
     time = 0.0
@@ -80,7 +80,7 @@ def test_times_may_vary():
         assert tracker.update(time, [walker, other]) == [1, 2]
 
 
-def test_who_leaves_for_long_gets_a_new_number():
+def test_a_face_that_is_gone_for_long_gets_a_new_number():
     tracker = Tracker()
     for time in times(1):
         assert tracker.update(time, [face(100, 100)]) == [1]
@@ -90,7 +90,7 @@ def test_who_leaves_for_long_gets_a_new_number():
     assert tracker.update(1 + LOST_SECONDS + 0.2, [face(100, 100)]) == [2]
 
 
-def test_no_one_takes_the_number_of_someone_far_away_or_of_another_size():
+def test_distant_faces_and_other_sizes_get_new_numbers():
     for stranger in (face(300, 100), face(100, 100, 120.0), face(100, 100, 20.0)):
         tracker = Tracker()
         for time in times(1):
@@ -98,8 +98,8 @@ def test_no_one_takes_the_number_of_someone_far_away_or_of_another_size():
         assert tracker.update(1.04, [stranger]) == [2]
 
 
-def test_likeness_decides_between_places_that_are_as_near():
-    """Both were hidden while they turned; each is where the other one was expected."""
+def test_appearance_decides_between_equally_near_faces():
+    """Both turned back while hidden; each is at the predicted position of the other."""
     ann, bob = looks(0), looks(1)
     tracker = Tracker()
     for time in times(1):
@@ -107,8 +107,8 @@ def test_likeness_decides_between_places_that_are_as_near():
     assert tracker.update(1.5, [face(120, 100, looks=bob), face(130, 100, looks=ann)]) == [2, 1]
 
 
-def test_landmarks_count_beside_the_box():
-    """Two heads close together, one of them upside down; the boxes alone would exchange them."""
+def test_landmarks_are_used_as_well_as_boxes():
+    """Two heads close together, one upside down; boxes alone would swap their numbers."""
 
     def both(one, other):
         turned = Sighting(Box.around(other, 100, 50), (other, 100) - 50 * FACE)
@@ -120,7 +120,7 @@ def test_landmarks_count_beside_the_box():
     assert tracker.update(1, both(105, 103)) == [1, 2]
 
 
-def test_a_face_that_is_partly_covered_shrinks_and_keeps_its_number():
+def test_a_partly_covered_face_keeps_its_number():
     tracker = Tracker()
     for time in times(1):
         tracker.update(time, [face(320, 200), face(400 - 30 * time, 200)])
@@ -132,8 +132,8 @@ def test_a_face_that_is_partly_covered_shrinks_and_keeps_its_number():
     assert tracker.update(2.8, [face(320, 200), face(340, 200)]) == [1, 2]
 
 
-def test_a_crowd_with_noise_and_missed_faces():
-    """12 people on random walks, 5 % of them missed in each frame, boxes as noisy as YuNet's."""
+def test_a_crowd_with_noise_and_missed_detections():
+    """12 persons on random walks, with 5 % missed detections and noise as of YuNet's boxes."""
     rng = np.random.default_rng(0)
     people = 12
     place = np.stack(np.meshgrid([100.0, 300, 500, 700], [100.0, 300, 500]), -1).reshape(-1, 2)
@@ -169,7 +169,7 @@ frames = st.lists(
 
 @settings(max_examples=60, deadline=None)
 @given(frames, st.randoms(use_true_random=False))
-def test_the_order_of_the_faces_changes_nothing(frames, random):
+def test_the_order_of_the_faces_has_no_effect(frames, random):
     one, other = Tracker(), Tracker()
     time = 0.0
     for step, faces in frames:
@@ -179,7 +179,7 @@ def test_the_order_of_the_faces_changes_nothing(frames, random):
         expected = one.update(time, faces)
         found = other.update(time, [faces[i] for i in order])
         assert found == [expected[i] for i in order]
-        # Every face has a number of its own, and numbers only grow.
+        # Every face has its own number, and numbers are not reused.
         assert len(set(found)) == len(found)
         assert set(found) <= other.alive
 
@@ -190,14 +190,14 @@ def test_overlap():
     assert overlap(Box(0, 0, 2), Box(2, 0, 2)) == 0
 
 
-def test_look_is_blind_to_light_and_contrast():
+def test_look_is_invariant_to_brightness_and_contrast():
     pixels = np.random.default_rng(0).integers(100, 150, (48, 48), dtype=np.uint8)
     assert look(pixels) @ look(2 * pixels - 100) == pytest.approx(1)
     np.testing.assert_array_equal(look(np.full((48, 48), 7, np.uint8)), np.zeros(144))
 
 
-def test_smoothing_is_the_weighted_mean():
-    """The recursion against the sum it stands for, at irregular times, two tracks interleaved."""
+def test_smoothing_is_a_weighted_mean():
+    """The recursion against the explicit sum, at irregular times with two interleaved tracks."""
     rng = np.random.default_rng(0)
     moments = np.cumsum(rng.exponential(0.1, 50))
     answers = rng.dirichlet(np.ones(7), (2, 50))
@@ -211,7 +211,7 @@ def test_smoothing_is_the_weighted_mean():
 
 
 def test_smoothing_of_a_step():
-    """At a constant rate the answer after a change is 1 - exp(-t / window), in the limit."""
+    """At a constant frame rate, the response to a step is 1 - exp(-t / window) in the limit."""
     smoother = Smoother(0.5)
     for i in range(-10_000, 0):
         smoother.update(1, i / 1000, np.array([0.0]))
