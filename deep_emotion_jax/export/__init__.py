@@ -1,1 +1,1 @@
-"""Networks for other programs: StableHLO, ONNX, a web page."""
+"""Exports networks as StableHLO, ONNX and a web page."""

@@ -1,4 +1,4 @@
-"""Nodes, weights and shapes of an ONNX graph, added one at a time."""
+"""Builds ONNX graphs, one node at a time."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,11 +9,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 20  # the first with AffineGrid; GridSample calls bilinear sampling "linear" from here on
 IR_VERSION = 9  # of the same ONNX release; older runtimes refuse newer files
-SMALLEST = 1024  # Below so many weights, the nodes that unpack them take more bytes than they save.
+SMALLEST = (
+    1024  # Kernels of fewer weights stay float32: the nodes that unpack them take more bytes.
+)
 
 
 class GraphBuilder:
-    """Collects nodes and weights; a node's first output is named after its operator.
+    """Collects nodes and weights; outputs are named after their operators by default.
 
     Args:
       bits: of each weight that `kernel` adds, 12, 16 or 32. Fewer than 32 are integers with one
@@ -43,7 +45,7 @@ class GraphBuilder:
         return name
 
     def kernel(self, value: object, axis: int) -> str:
-        """Add a layer's kernel, whose output channels are on an axis, and return its name."""
+        """Add a layer's kernel and return its name; `axis` is that of its output channels."""
         array = np.asarray(value, np.float32)
         if self._bits == 32 or array.size % 2 or array.size < SMALLEST:
             return self.constant(array)
@@ -58,7 +60,7 @@ class GraphBuilder:
         return self.add("Mul", [number, self.constant(scale)])
 
     def _packed(self, integers: np.ndarray) -> str:
-        """Add integers of 12 bits: eight bits each, then four each, of which two share a byte."""
+        """Add 12-bit integers as arrays of the high 8 bits and of the low 4 bits, two per byte."""
         unsigned = integers.ravel() + 2048
         first, second = np.split(unsigned & 15, 2)
         pairs = self.constant((first << 4 | second).astype(np.uint8))
@@ -80,7 +82,7 @@ class GraphBuilder:
         inputs: Sequence[onnx.ValueInfoProto],
         outputs: Sequence[onnx.ValueInfoProto],
     ) -> onnx.ModelProto:
-        """Make the file's content from all that was added."""
+        """Return the ONNX model of the added nodes and weights."""
         graph = helper.make_graph(self._nodes, name, inputs, outputs, self._weights)
         return helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION

@@ -1,7 +1,7 @@
 """YuNet (`data/yunet.py`) as an ONNX graph, decoding included.
 
 Its input is `picture`, uint8 [1, H, W, 3] RGB, with H and W multiples of 32. Its output `found` is
-[A, 15], one row per place where a face may be: score in [0, 1], left, top, right and bottom of the
+[A, 15], one row per place in the picture: score in [0, 1], left, top, right and bottom of the
 box in pixels, and x and y of five landmarks, in the order of `yunet.detect`.
 """
 

@@ -1,4 +1,4 @@
-"""The network as an ONNX graph of standard operators, AffineGrid and GridSample among them.
+"""The network as an ONNX graph of standard operators, including AffineGrid and GridSample.
 
 The graph is built here, one node per layer. The converter jax2onnx (0.17) requires an
 orbax-checkpoint before 0.11.37, older than this package needs; installed without that, it converts
@@ -31,7 +31,10 @@ def onnx_graph(model: DeepEmotion, *, bits: int = 32) -> onnx.ModelProto:
 
 
 class _Graph(GraphBuilder):
-    """The network's layers; images are [N, C, H, W] inside, as ONNX expects."""
+    """The network's layers, with images as [N, C, H, W], as ONNX expects.
+
+    It repeats the forward pass of `DeepEmotion`, because each operation is another node here.
+    """
 
     def __init__(self, model: DeepEmotion, bits: int):
         super().__init__(bits=bits)
@@ -71,7 +74,7 @@ class _Graph(GraphBuilder):
                 x = self.add("Add", [x, first])
             x = self.add("Relu", [x])
             first = first or x
-        # The paper's ReLU after the pool changes nothing here: what is pooled is not negative.
+        # The paper's ReLU after the pool has no effect: the pool's input is not negative.
         return self.add("MaxPool", [x], kernel_shape=[stage.pool] * 2, strides=[stage.pool] * 2)
 
     def _theta(self, face: str, model: DeepEmotion) -> str:

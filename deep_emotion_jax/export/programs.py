@@ -5,9 +5,9 @@
     Path("fer.stablehlo").write_bytes(to_stablehlo(trained))
 
 Both take `images` float32 [N, 48, 48, 1] in [0, 1], for any N, and return logits [N, K] and, if the
-network has a sampler, theta [N, 2, 3]. Both are run before they are returned and must give the
-network's logits. `description` says how to make the images and read the logits: the ONNX file has
-it in its metadata; a StableHLO file cannot, so the command writes it to a file beside it.
+network has a sampler, theta [N, 2, 3]. Both are run and compared with the network before they are
+returned. `description` specifies how to prepare images and interpret logits. The ONNX file has it
+in its metadata; a StableHLO file has no metadata, so the command writes it to a file beside it.
 
 Needs the extra `export` (onnx, onnxruntime, flatbuffers).
 """
@@ -28,8 +28,8 @@ from deep_emotion_jax.nn.weights import Trained, fold_batch_norm
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 TOLERANCE, SMALL_TOLERANCE = 1e-4, 0.02
-"""Largest difference from the network's logits, and that of a small file; relative to the largest
-logit, if that is > 1."""
+"""Largest accepted difference from the network's logits, for 32 and for fewer bits; relative to the
+largest logit if that is above 1."""
 
 PREPROCESSING = (
     "Grey: ITU-R 601 luma. Cut the square that frames the face, forehead to chin and ear to ear; "
@@ -39,10 +39,10 @@ PREPROCESSING = (
 
 
 def description(trained: Trained) -> dict[str, Any]:
-    """Return what is needed to use an exported network without this package, as JSON types.
+    """Return the specification of an exported network, for use without this package, as JSON types.
 
-    `region_span` is the side of the square that theta maps, as a share of the face's: theta's
-    coordinates times this, from -1 to 1 over the face, are the attended region.
+    `region_span` is the side of the square that theta maps, as a share of the face's side: the
+    attended region is theta's coordinates times this, in [-1, 1] over the face.
     """
     sampler = trained.model.attention
     return {
@@ -62,7 +62,7 @@ def description(trained: Trained) -> dict[str, Any]:
 
 
 def deployment(trained: Trained) -> dict[str, Any]:
-    """Return `description` and all that finding and cutting faces takes, as JSON types.
+    """Return `description` and the settings for detecting and cropping faces, as JSON types.
 
     `detector` holds the constants of `data/detectors.py`, `notes` the limits of
     `inference/quality.py`.
@@ -98,7 +98,7 @@ def to_stablehlo(trained: Trained) -> bytes:
     JAX guarantees six months of forward and backward compatibility.
 
     Raises:
-      UserError: without the extra, or if the result does not give the network's logits.
+      UserError: without the extra, or if the program's logits differ from the network's.
     """
     model = fold_batch_norm(trained.model)
 
@@ -127,7 +127,7 @@ def to_onnx(trained: Trained, *, bits: int = 32) -> bytes:
       bits: of a weight in the file, 12, 16 or 32; fewer than 32 change the logits slightly.
 
     Raises:
-      UserError: without the extra, or if ONNX Runtime does not give the network's logits.
+      UserError: without the extra, or if ONNX Runtime's logits differ from the network's.
     """
     try:
         import onnx
@@ -149,13 +149,13 @@ def to_onnx(trained: Trained, *, bits: int = 32) -> bytes:
 
 
 def detector_to_onnx(*, bits: int = 32) -> bytes:
-    """Export the face detector that comes with the package, see `onnx_detector`.
+    """Export the packaged face detector as an ONNX file, see `onnx_detector`.
 
     Args:
       bits: of a weight in the file, see `to_onnx`.
 
     Raises:
-      UserError: without the extra, or if ONNX Runtime does not give the detector's numbers.
+      UserError: without the extra, or if ONNX Runtime's scores differ from the detector's.
     """
     try:
         import onnx
@@ -204,7 +204,7 @@ def _check(trained: Trained, what: str, program: Any, tolerance: float = TOLERAN
 
 
 def _quick_jit(function: Any) -> Any:
-    # It runs once, and compiling with full optimisation takes five times as long.
+    # Called once: compiling with full optimization takes five times as long.
     on_cpu = jax.default_backend() == "cpu"
     options: Any = {"xla_backend_optimization_level": 0} if on_cpu else None
     return jax.jit(lambda images: function(images), compiler_options=options)

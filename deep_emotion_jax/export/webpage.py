@@ -1,4 +1,4 @@
-"""A static web page that finds faces and names expressions in the visitor's browser.
+"""A static web page that detects faces and classifies expressions in the visitor's browser.
 
 ONNX Runtime for the browser is 14 MB of WebAssembly and not part of this package: when the page is
 written, npm fetches the release that the page is tested with. The page contacts no other host.
@@ -58,7 +58,7 @@ def _fetch_runtime(folder: Path) -> None:
             raise UserError(f"npm cannot fetch {RUNTIME}; is there a network connection? {lines}")
         digest = hashlib.sha512(found[0].read_bytes()).digest()
         if base64.b64encode(digest).decode() != RUNTIME_SHA512:
-            raise UserError(f"npm fetched an unexpected {RUNTIME}; use another registry")
+            raise UserError(f"{RUNTIME} from npm has another checksum; use another registry")
         with tarfile.open(found[0]) as archive:
             for name in RUNTIME_FILES:
                 source = archive.extractfile(f"package/dist/{name}")

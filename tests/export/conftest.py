@@ -14,7 +14,7 @@ from PIL import Image
 
 @pytest.fixture(scope="module")
 def camera(tmp_path_factory):
-    """What the browser's camera shows: a motion JPEG of one frame, 640 x 480."""
+    """The video of the browser's camera: a motion JPEG of one frame, 640 x 480."""
     frame = Image.new("RGB", (640, 480), "gray")
     frame.paste(Image.fromarray(skimage.data.astronaut()).resize((480, 480)), (80, 0))
     path = tmp_path_factory.mktemp("camera") / "camera.mjpeg"

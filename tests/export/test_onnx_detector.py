@@ -1,4 +1,4 @@
-"""The face detector as ONNX gives the numbers of the published file; weights of fewer bits."""
+"""The exported face detector gives the numbers of the published file; weights of fewer bits."""
 
 import json
 
@@ -19,14 +19,14 @@ from deep_emotion_jax.export.onnx_builder import GraphBuilder, float_info  # noq
 
 
 def found(data):
-    """What an exported detector gives for the astronaut in the corner of 640 x 640."""
+    """The output of an exported detector for the astronaut in the corner of 640 x 640."""
     picture = np.zeros((1, 640, 640, 3), np.uint8)
     picture[0, :512, :512] = skimage.data.astronaut()
     return onnxruntime.InferenceSession(data).run(None, {"picture": picture})[0]
 
 
 @pytest.mark.parametrize("bits", [32, 16])
-def test_the_numbers_are_those_of_the_published_file(bits):
+def test_detections_match_the_published_file(bits):
     rows = found(programs.detector_to_onnx(bits=bits))
     first, tolerance = 0, 1e-4 if bits == 32 else 5e-3
     with np.load(GOLDEN_FILES / "yunet.npz") as golden:
@@ -59,7 +59,7 @@ def test_any_size_of_picture():
 
 @pytest.mark.parametrize(("bits", "share"), [(12, 1 / 2047), (16, 1 / 32767), (32, 0)])
 def test_kernels_of_fewer_bits(bits, share):
-    """Every weight comes back within half a step of its channel's scale."""
+    """The error of every weight is at most half a step of its channel's scale."""
     kernel = np.random.default_rng(0).normal(size=(8, 10, 5, 5)).astype(np.float32)
     kernel *= 10.0 ** np.arange(-4, 4)[:, None, None, None]
     kernel[3] = 0
@@ -72,7 +72,7 @@ def test_kernels_of_fewer_bits(bits, share):
     assert len(data) < kernel.nbytes * bits / 32 + 1500
 
 
-def test_the_command_writes_the_detector_and_what_it_takes_to_use_both(tmp_path):
+def test_the_command_writes_the_detector_and_its_settings(tmp_path):
     model = "--model=deep_emotion.fer2013"
     assert main(["export", model, "--onnx", str(tmp_path / "fer.onnx")]) == 0
     told = json.loads((tmp_path / "fer.onnx.json").read_text())

@@ -1,4 +1,4 @@
-"""Exported networks give the network's own logits, in programs that do not have this package."""
+"""Exported networks give the network's logits in programs without this package."""
 
 import dataclasses
 import json
@@ -70,7 +70,7 @@ def close(a, b):
     np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=0, atol=1e-4)
 
 
-def test_onnx_runtime_gives_the_same_numbers(written, faces, expected):
+def test_onnx_runtime_gives_the_same_outputs(written, faces, expected):
     session = onnxruntime.InferenceSession(written / "fer.onnx")
     for count in (100, 1):
         logits, theta = session.run(["logits", "theta"], {"images": faces[:count]})
@@ -79,7 +79,7 @@ def test_onnx_runtime_gives_the_same_numbers(written, faces, expected):
     assert (written / "fer.onnx").stat().st_size < 250_000
 
 
-def test_the_onnx_file_says_how_to_use_it(written, trained):
+def test_the_onnx_file_has_the_description(written, trained):
     session = onnxruntime.InferenceSession(written / "fer.onnx")
     metadata = session.get_modelmeta().custom_metadata_map
     assert tuple(json.loads(metadata["classes"])) == trained.classes
@@ -89,7 +89,7 @@ def test_the_onnx_file_says_how_to_use_it(written, trained):
     assert session.get_inputs()[0].shape == ["batch", 48, 48, 1]
 
 
-def test_the_graph_has_the_sampler_as_it_is(written):
+def test_the_graph_uses_the_sampler_operators(written):
     kinds = [node.op_type for node in onnx.load(written / "fer.onnx").graph.node]
     assert kinds.count("GridSample") == kinds.count("AffineGrid") == 1
     assert len(kinds) < 50
@@ -97,7 +97,7 @@ def test_the_graph_has_the_sampler_as_it_is(written):
 
 def test_a_process_without_this_package_runs_the_stablehlo(written, faces, expected):
     np.save(written / "faces.npy", faces)
-    # Elsewhere than in the repository, and isolated, so that only what is installed is found.
+    # Outside the repository and isolated, so that only installed packages are found.
     subprocess.run([sys.executable, "-I", "-c", READ_STABLEHLO], cwd=written, check=True)
     with np.load(written / "out.npz") as out:
         close(out["logits"], expected[0])
@@ -125,7 +125,7 @@ def test_a_process_without_this_package_runs_the_stablehlo(written, faces, expec
     ],
     ids=str,
 )
-def test_every_kind_of_network_becomes_onnx(settings):
+def test_every_kind_of_network_is_exported(settings):
     model = nnx.jit(lambda: DeepEmotion(3, **settings, rngs=nnx.Rngs(0)))()
     if model.localization is not None:  # away from the identity
         model.localization.theta.bias[...] += np.linspace(-0.3, 0.3, 6)
@@ -133,12 +133,12 @@ def test_every_kind_of_network_becomes_onnx(settings):
         if isinstance(norm, nnx.BatchNorm):
             norm.mean[...] += 0.2
             norm.var[...] *= 1.5
-    # It compares the logits itself; see the next test.
+    # `to_onnx` compares the logits; see the next test.
     session = onnxruntime.InferenceSession(programs.to_onnx(Trained(model, ("a", "b", "c"), {})))
     assert len(session.get_outputs()) == (1 if model.localization is None else 2)
 
 
-def test_a_graph_with_other_numbers_is_not_exported(monkeypatch, trained):
+def test_a_graph_with_other_logits_is_not_exported(monkeypatch, trained):
     from deep_emotion_jax.export import onnx_graph
 
     monkeypatch.setattr(onnx_graph._Graph, "_sample", lambda self, x, theta: x)
@@ -159,7 +159,7 @@ def test_user_errors_are_one_message(tmp_path, capsys):
     fails_here(capsys, "export", "--onnx=a", "--model=fer", words=("'fer'", "deep_emotion.fer2013"))
 
 
-def test_the_description_names_the_temperature_that_prediction_uses():
+def test_the_description_has_the_temperature_of_the_weights():
     wide = load_pretrained("deep_emotion_wide.fer2013")
     assert programs.description(wide)["temperature"] == wide.about["temperature"] != 1
     without = dataclasses.replace(wide, about={})

@@ -1,4 +1,4 @@
-"""The static page in a visitor's browser gives the numbers of the Python package."""
+"""The static page gives the predictions of the Python package in a browser."""
 
 import base64
 import io
@@ -23,7 +23,7 @@ CARDS = """
         card.querySelector('.expression').lastChild.textContent,
         [...card.querySelectorAll('.bar')].map(bar => +bar.dataset.probability)])
 """
-# Cuts the base64 RGB picture of the arguments with the page's own code.
+# Crops the base64 RGB picture of the arguments with the page's code.
 CUT = """
     const [text, width, height, box, roll, size, grey, done] = arguments;
     const data = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
@@ -33,7 +33,7 @@ CUT = """
         done(Array.from(crop(picture, { left, top, side }, roll, size, grey).data));
     });
 """
-# A frame of the camera as PNG, and what the page's code finds in it.
+# Returns a frame of the camera as PNG, and the faces that the page's code finds in it.
 LOOK = """
     const done = arguments[0];
     (async () => {
@@ -79,7 +79,7 @@ def upload(browser, page, path):
 
 
 def two_faces():
-    """A face, and a smaller one that leans by 25 degrees."""
+    """A face, and a smaller one tilted by 25 degrees."""
     face = Image.fromarray(skimage.data.astronaut()[20:220, 120:320])
     picture = Image.new("RGB", (620, 400), "gray")
     picture.paste(face.resize((300, 300)), (290, 30))
@@ -87,7 +87,7 @@ def two_faces():
     return np.asarray(picture)
 
 
-def test_a_visitor_gets_the_predictions_of_the_python_package(page, browser, predictor, tmp_path):
+def test_uploads_get_the_predictions_of_the_python_package(page, browser, predictor, tmp_path):
     astronaut = skimage.data.astronaut()
     alpha = np.full((512, 512, 1), 255, np.uint8)
     alpha[:, :90] = 0
@@ -116,8 +116,8 @@ def test_a_visitor_gets_the_predictions_of_the_python_package(page, browser, pre
 
 @pytest.mark.parametrize("roll", [0.0, 17.0, -160.0])
 @pytest.mark.parametrize("size", [48, 320])
-def test_the_page_cuts_as_python_does(page, browser, roll, size):
-    """Half pixels, large and tiny boxes, over the edge: all with the integers of Pillow."""
+def test_the_page_crops_as_python_does(page, browser, roll, size):
+    """Fractional, large, tiny and overlapping boxes give the integers of Pillow."""
     if browser.current_url != page:
         browser.get(page)
     picture = np.ascontiguousarray(skimage.data.astronaut()[:300, 100:420])
@@ -132,7 +132,7 @@ def test_the_page_cuts_as_python_does(page, browser, roll, size):
         assert (difference > 0).mean() < 0.1
 
 
-def test_the_camera_gives_pythons_answer(page, browser, predictor):
+def test_camera_frames_get_the_predictions_of_the_python_package(page, browser, predictor):
     browser.get(page)
     wait(browser, lambda b: b.find_element("id", "camera").is_enabled())
     found = browser.execute_async_script(LOOK)
@@ -186,7 +186,7 @@ def test_a_face_can_be_framed_by_hand(page, browser, predictor):
     wait(browser, agrees)
 
 
-def test_a_file_that_is_no_picture_is_one_message(page, browser, tmp_path):
+def test_a_file_that_is_not_a_picture_is_one_message(page, browser, tmp_path):
     (tmp_path / "notes.txt").write_text("no picture")
     browser.get(page)
     wait(browser, lambda b: "Loading" not in status(b))

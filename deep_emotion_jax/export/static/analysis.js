@@ -1,4 +1,4 @@
-// Detector and network on ONNX Runtime: an RGB picture in, its faces and their expressions out.
+// Detector and network on ONNX Runtime: finds the faces of an RGB picture and their expressions.
 import * as ort from "./ort.wasm.bundle.min.mjs";
 import { Classifier } from "./classifier.js";
 import { crop } from "./crop.js";
@@ -29,7 +29,7 @@ export class Analysis {
     }, model);
   }
 
-  /** The picture's faces, largest first; `box` is the one to look at in place of a search. */
+  /** The picture's faces, largest first; a given `box` replaces the search. */
   async faces(picture, { box, quick } = {}) {
     const found = box ? [{ box, roll: 0, score: 1 }] : await this.detector.find(picture, quick);
     const cuts = found.map((face) => crop(picture, face.box, face.roll).data);

@@ -1,4 +1,4 @@
-// From what YuNet sees to the frames of faces, as deep_emotion_jax/data/detectors.py does it. A
+// Merges YuNet's candidates to framed faces, as deep_emotion_jax/data/detectors.py does. A
 // candidate is {score, box: [left, top, right, bottom], landmarks: ten numbers, x and y of five points}.
 import { around } from "./crop.js";
 
@@ -28,19 +28,19 @@ export function framed(found, rules) {
   });
 }
 
-/** Degrees by which a face leans clockwise, from its eyes and from eyes to mouth alike. */
+/** Clockwise tilt in degrees, from the eyes and from eyes to mouth equally. */
 function rollOf([rightX, rightY, leftX, leftY, , , mouthX, mouthY, cornerX, cornerY]) {
   const acrossX = leftX - rightX, acrossY = leftY - rightY;
   const downX = mouthX + cornerX - rightX - leftX, downY = mouthY + cornerY - rightY - leftY;
   return Math.atan2(acrossY - downX, acrossX + downY) * 180 / Math.PI;
 }
 
-/** The roll, or 0 if it is so small that levelling gains nothing. */
+/** The roll, or 0 if it is too small to correct. */
 export function levelled(roll, rules) {
   return Math.abs(roll) > rules.level_above ? roll : 0;
 }
 
-/** One candidate per face: the mean, weighted by score, of those on the same place. */
+/** Overlapping candidates merged to one per face, their mean weighted by score. */
 function merged(found, rules) {
   let left = [...found].sort((a, b) => b.score - a.score);
   const kept = [];

@@ -1,12 +1,12 @@
-// Names the expressions of cut faces as deep_emotion_jax/inference/predictor.py does: the mean over a
+// Classifies cropped faces as deep_emotion_jax/inference/predictor.py does: the mean over a
 // face and its mirror image of the softmax of logits / temperature.
 import { FACE_SIDE as SIDE, toPicture } from "./crop.js";
 
-const BATCH = 4; // faces; the memory that is needed grows with it
+const BATCH = 4; // faces at a time, to limit memory
 const PIXELS = SIDE * SIDE;
 
 export class Classifier {
-  /** `run` takes [N, 48, 48, 1] in [0, 1] and gives {logits, theta?}; `model` is model.json. */
+  /** `run` maps [N, 48, 48, 1] in [0, 1] to {logits, theta?}; `model` is model.json. */
   constructor(run, model) {
     this.run = run;
     this.model = model;
@@ -44,7 +44,7 @@ export class Classifier {
   }
 }
 
-/** The corners of the attended region, in units of the cut, or with a box in pixels of the picture. */
+/** Corners of the attended region: in units of the crop, or in pixels of the picture if `box` is given. */
 export function attended(theta, span, box, roll) {
   return [[-1, -1], [1, -1], [1, 1], [-1, 1]].map(([x, y]) => {
     const point = [0, 3].map(

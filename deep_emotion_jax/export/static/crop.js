@@ -1,5 +1,5 @@
-// The one cut from a picture to a square, as deep_emotion_jax/data/crop.py makes it. A box is
-// {left, top, side} in pixels; it may reach beyond the picture, whose edge is then repeated.
+// Crops squares of a picture, as deep_emotion_jax/data/crop.py does. A box is {left, top, side} in
+// pixels; it may extend beyond the picture, whose edge is then repeated.
 import { bicubic, bilinear, blank, greyOf, reduce, resize, rotate, within } from "./resample.js";
 
 export const FACE_SIDE = 48;
@@ -13,13 +13,13 @@ export function centreOf({ left, top, side }) {
   return [left + side / 2, top + side / 2];
 }
 
-/** Whether a box overlaps a picture, is at least a pixel wide and at most twice as large. */
+/** Whether a box overlaps a picture and its side is from 1 pixel to twice the longer side. */
 export function meets({ left, top, side }, { width, height }) {
   return side >= 1 && side <= 2 * Math.max(width, height) &&
     left > -side && left < width && top > -side && top < height;
 }
 
-/** Where a point of the cut, in units of its side, is in the picture. */
+/** Maps a point of the crop, in units of its side, to the picture. */
 export function toPicture(box, [x, y], roll = 0) {
   const [centreX, centreY] = centreOf(box);
   const [right, down] = turned((x - 0.5) * box.side, (y - 0.5) * box.side, roll);
@@ -31,11 +31,11 @@ function turned(x, y, degrees) {
   return [x * cosine - y * sine, x * sine + y * cosine];
 }
 
-/** Cut a square out of an RGB picture, turned upright by `roll` degrees, and scale it to `size`. */
+/** Crop a square of an RGB picture, rotated upright by `roll` degrees, and scale it to `size`. */
 export function crop(picture, box, roll = 0, size = FACE_SIDE, grey = true) {
   let [x, y] = centreOf(box), { side } = box;
   const reach = side / 2 * (roll ? Math.SQRT2 : 1);
-  const margin = Math.ceil(side / size) + 2; // what the filter reads around the square
+  const margin = Math.ceil(side / size) + 2; // pixels around the square that the filter reads
   const left = Math.floor(x - reach) - margin, top = Math.floor(y - reach) - margin;
   let part = region(
     picture, left, top, Math.ceil(x + reach) + margin, Math.ceil(y + reach) + margin);

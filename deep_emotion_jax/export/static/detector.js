@@ -1,18 +1,18 @@
-// Finds faces as deep_emotion_jax/data/detectors.py does: a search, then a look at each face alone.
+// Finds faces as deep_emotion_jax/data/detectors.py does: a search, then each face again by itself.
 import { candidates, framed, levelled } from "./candidates.js";
 import { around, centreOf, crop, meets, toPicture } from "./crop.js";
 import { blank, reduce, resize, within } from "./resample.js";
 
 export class Detector {
-  /** `run` takes an RGB image and gives YuNet's rows; `rules` are the numbers of model.json. */
+  /** `run` maps an RGB image to YuNet's rows; `rules` is `detector` of model.json. */
   constructor(run, rules) {
     this.run = run;
     this.rules = rules;
   }
 
   /**
-   * The faces {box, score, landmarks, roll} of an RGB picture, largest first. A quick search is for
-   * frames of a camera: at half the size, so that it misses faces far away.
+   * The faces {box, score, landmarks, roll} of an RGB picture, largest first. A quick search, for
+   * frames of a camera, uses half the size and misses small faces.
    */
   async find(picture, quick = false) {
     const faces = [];
@@ -44,7 +44,7 @@ export class Detector {
     return found;
   }
 
-  /** What is found at a longer side of at most `longer` pixels. */
+  /** Candidates at a longer side of at most `longer` pixels. */
   async search(picture, longer, map = (v) => v) {
     const { side, canvases, min_score: minScore } = this.rules;
     const [shrunk, scale] = shrink(picture, longer);
@@ -59,7 +59,7 @@ export class Detector {
     return candidates(await this.run(canvas), minScore, (v) => map(v * scale));
   }
 
-  /** The same face, measured in an upright view in which it has `face_in_view` pixels. */
+  /** Detect a face again in an upright view in which it has `face_in_view` pixels. */
   async refined(picture, face) {
     const { view: size, face_in_view: inView, min_score: minScore } = this.rules;
     const view = around(...centreOf(face.box), face.box.side * size / inView);
@@ -80,7 +80,7 @@ export class Detector {
   }
 }
 
-/** The picture with a longer side of at most `longer` pixels, and how much larger it was. */
+/** The picture shrunk to a longer side of at most `longer` pixels, and the factor. */
 function shrink(picture, longer) {
   const { width, height } = picture;
   const scale = Math.max(width, height) / longer;
@@ -92,7 +92,7 @@ function shrink(picture, longer) {
   return [resize(reduce(picture, ...factors), ...size, edges), scale];
 }
 
-/** As Python rounds. */
+/** Python's `round`. */
 function roundHalfEven(value) {
   const floor = Math.floor(value);
   return value - floor === 0.5 ? floor + floor % 2 : Math.round(value);

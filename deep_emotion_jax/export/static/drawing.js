@@ -6,7 +6,7 @@ const LARGEST = 960; // longer side of the drawn picture in pixels
 // Okabe & Ito's colours, distinct in all common forms of colour blindness.
 const COLOURS = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7"];
 
-/** Draw the picture with numbered boxes; with a square, what is outside of it is shaded. */
+/** Draw the picture with numbered boxes; shade the outside of `square` if given. */
 export function drawPicture(canvas, picture, faces, square) {
   const scale = Math.min(1, LARGEST / Math.max(picture.width, picture.height));
   canvas.width = Math.max(1, Math.round(picture.width * scale));
@@ -58,7 +58,7 @@ function polygon(context, corners) {
   context.stroke();
 }
 
-/** The card of a face: what the network sees, the answer, a bar per class, and notes. */
+/** The card of a face: input of the network, expression, notes, and a bar per class. */
 export function card(face, i, model) {
   const article = element("article", "card");
   const title = element("h2", "expression", face.expression);
@@ -93,7 +93,7 @@ function bar(name, share, best) {
   return made;
 }
 
-/** What the network sees, 48 x 48 grey pixels, with the part that it attends to. */
+/** The input of the network, 48 x 48 grey pixels, with the attended region. */
 function seen({ pixels, theta }, model) {
   const canvas = element("canvas", "seen");
   canvas.width = canvas.height = 4 * FACE_SIDE;

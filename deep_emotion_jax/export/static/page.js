@@ -1,4 +1,4 @@
-// The page: what the visitor chooses goes to the analysis, its faces to the drawing.
+// The page: analyses the chosen picture or the frames of the camera, and draws the faces.
 import { Analysis } from "./analysis.js";
 import { card, drawPicture } from "./drawing.js";
 import { Camera, fromFile } from "./source.js";
@@ -34,7 +34,7 @@ async function choose(file) {
   await update();
 }
 
-/** Analyse the picture, and once more if it or the square has changed meanwhile. */
+/** Analyse the picture, and again if it or the square has changed meanwhile. */
 async function update() {
   again = true;
   if (running) return;

@@ -1,7 +1,7 @@
-// Why an answer may be wrong, as deep_emotion_jax/inference/quality.py says it.
+// Reasons why a prediction may be wrong, as in deep_emotion_jax/inference/quality.py.
 import { FACE_SIDE as SIDE } from "./crop.js";
 
-/** Any of "small", "blurred", "dark" and "profile"; `limits` are the numbers of model.json. */
+/** Any of "small", "blurred", "dark" and "profile"; `limits` is `notes` of model.json. */
 export function notes({ pixels, box, landmarks }, limits) {
   const spread = deviation(pixels);
   const marks = {

@@ -1,5 +1,5 @@
-// Resizing, reducing and turning with the integers of Pillow, which the networks were trained and are
-// tested with. An image is {data: Uint8Array, width, height, channels}, rows from the top.
+// Resizing, reducing and rotating with the same integers as Pillow, with which the networks were
+// trained and tested. An image is {data: Uint8Array, width, height, channels}, rows from the top.
 
 const BITS = 22; // of Pillow's fixed-point weights
 
@@ -38,7 +38,7 @@ export function reduce(image, factorX, factorY = factorX) {
 }
 
 /**
- * The image turned about a centre, counterclockwise; outside is black. `weights` are `bicubic` or
+ * The image rotated counterclockwise about a centre; outside is black. `weights` are `bicubic` or
  * `bilinear`.
  */
 export function rotate(image, degrees, centreX, centreY, weights) {
@@ -72,7 +72,7 @@ export function rotate(image, degrees, centreX, centreY, weights) {
   return result;
 }
 
-/** Weights of four pixels in a row for a point so far between the middle two. */
+/** Weights of four pixels in a row for a point at `part` of the way between the middle two. */
 export function bicubic(part) {
   const square = part * part, cube = square * part;
   return [2 * square - cube - part, 1 - 2 * square + cube, part + square - cube, cube - square];

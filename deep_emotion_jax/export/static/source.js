@@ -2,7 +2,7 @@
 
 const MAX_SIDE = 4096; // larger pictures are scaled down
 
-/** Draw anything that a canvas takes and read its pixels. */
+/** Draw a source on a canvas and read its pixels. */
 export function pictureOf(source, width, height) {
   const scale = Math.min(1, MAX_SIDE / Math.max(width, height));
   const canvas = new OffscreenCanvas(
