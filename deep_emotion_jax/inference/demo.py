@@ -30,24 +30,25 @@ CLEANING, KEPT = 60, 600
 FRAME_EVERY, CAMERAS, TURN = 0.2, 4, 60
 SAMPLES = ("astronaut.png", "chelsea.png")
 INTRODUCTION = """
-# Recognise facial expressions
+# Facial expression recognition
 
-Choose a picture or a video, or use the camera. **Your pictures stay on the computer that serves
-this page** and are deleted within 15 minutes.
+Choose a picture or a video, or use the camera. The computer that serves this page processes your
+pictures, **does not send them to any other computer**, and deletes them within 15 minutes.
 """
 CANNOT_TELL = """
-### What this cannot tell you
+### Limits
 
 - **An expression is not a feeling.** People smile when they are sad and frown when they think. The
-  network classifies how a face looks, not what the person feels, means or is like.
-- **It always answers.** It must choose one of seven classes. A high probability does not mean that
-  the answer is right.
+  network classifies the appearance of a face in one image. It cannot tell what the person feels,
+  means or is like.
+- **There is always a result.** The network chooses one of seven classes. A high probability does
+  not mean that the prediction is right.
 - **It is often wrong, and more often for some people than for others.** It was trained on pictures
-  from web searches, with noisy labels and an unrepresentative sample of people. Its errors by age,
-  skin colour, sex, culture, disability and illness have not been measured.
-- **Do not judge people by it:** not in hiring, policing, schools, medicine or any other decision
-  about a person. In workplaces and schools of the European Union, this is prohibited by law (AI
-  Act, Article 5(1)(f)).
+  from web searches, with noisy labels and people who are not a representative sample. Its error
+  rates by age, skin colour, sex, culture, disability and illness have not been measured.
+- **Do not use it to judge people:** not in hiring, policing, schools, medicine or any other
+  decision about a person. In workplaces and schools of the European Union, this is prohibited by
+  law (AI Act, Article 5(1)(f)).
 """
 
 
@@ -97,7 +98,9 @@ def _picture_tab(answers: Answers, model: gr.Dropdown) -> None:
         with gr.Column():
             with gr.Row():
                 importance = _drawing(
-                    "Regions that matter", "png", "The face; orange where blurring changes most"
+                    "Regions that matter",
+                    "png",
+                    "The face; orange marks where blurring changes the probability most",
                 )
                 region = _drawing("Attended region", "png", "The face with the attended region")
             note = gr.Markdown()
@@ -146,14 +149,16 @@ def _camera_tab(answers: Answers, model: gr.Dropdown) -> None:
 def _video_tab(answers: Answers, model: gr.Dropdown) -> None:
     gr.Markdown(
         f"At most {UPLOAD_BYTES >> 20} MB. One frame per {VIDEO_STEP:g} s of the first "
-        f"{VIDEO_SECONDS} s is analysed. Every person has a number."
+        f"{VIDEO_SECONDS} s is analysed. Every person gets a number."
     )
     with gr.Row():
         with gr.Column():
             video = gr.Video(label="Video", sources=["upload"], height=300, buttons=[])
-            start = gr.Button("Follow the faces", variant="primary")
+            start = gr.Button("Analyse the video", variant="primary")
         with gr.Column():
-            film = gr.Video(label="Faces", interactive=False, height=300, buttons=["download"])
+            film = gr.Video(
+                label="Video with boxes", interactive=False, height=300, buttons=["download"]
+            )
     lanes = gr.Image(
         show_label=False,  # A label would cover the first lane.
         format="png",

@@ -26,9 +26,7 @@ from deep_emotion_jax.inference.summary import Summary, as_text
 PICTURE, FACE = 800, 320
 # Of an uploaded video, one frame per VIDEO_STEP seconds is analysed, up to VIDEO_SECONDS.
 VIDEO_STEP, VIDEO_SECONDS = 0.1, 60
-NO_FACE = (
-    "**No face found.** The detector needs about ten pixels of face, and eyes, nose and mouth."
-)
+NO_FACE = "**No face found.** A face needs at least ten pixels, with visible eyes, nose and mouth."
 
 
 @dataclass(frozen=True)
@@ -118,7 +116,7 @@ class Answers:
         face = shown.faces[chosen]
         importance = self._predictors[shown.model].importance(face)
         note = (
-            "Blurring the most orange place lowers the answer's probability by **"
+            "Blurring the strongest orange region lowers the probability by **"
             f"{100 * importance.max():.0f} percentage points**."
         )
         return [f"{note} {_note(face)}", drawing.with_importance(face, importance, FACE)]
@@ -165,7 +163,7 @@ class Answers:
                         summary.add(prediction)
                         film.add(prediction)
                         done = min(1.0, (prediction.picture.seconds or 0.0) / max(length, 0.1))
-                        progress(done, "Looking for faces")
+                        progress(done, "Analysing")
                 lanes = summary.finish()
                 written = film.finish()
             except UserError as error:
@@ -188,7 +186,7 @@ def _html(image: Image.Image) -> str:
     data = io.BytesIO()
     image.save(data, "JPEG", quality=80)
     text = base64.b64encode(data.getvalue()).decode()
-    alternative = "The camera's picture with boxes on its faces"
+    alternative = "The camera picture with boxes around the faces"
     return f'<img class="frame" alt="{alternative}" src="data:image/jpeg;base64,{text}">'
 
 

@@ -97,7 +97,7 @@ function bar(name, share, best) {
 function seen({ pixels, theta }, model) {
   const canvas = element("canvas", "seen");
   canvas.width = canvas.height = 4 * FACE_SIDE;
-  canvas.setAttribute("aria-label", "The face as the network sees it");
+  canvas.setAttribute("aria-label", "The face as the input of the network");
   const small = new OffscreenCanvas(FACE_SIDE, FACE_SIDE);
   const image = new ImageData(FACE_SIDE, FACE_SIDE);
   pixels.forEach((v, i) => image.data.set([v, v, v, 255], 4 * i));

@@ -64,7 +64,7 @@ function show(shown, milliseconds) {
   at("speed").textContent = `${Math.round(milliseconds)} ms`;
   at("speed").dataset.milliseconds = milliseconds;
   const none = "No face found.";
-  say(faces.length ? "" : camera.running ? none : `${none} You can frame one by hand.`);
+  say(faces.length ? "" : camera.running ? none : `${none} You can select one by hand.`);
 }
 
 async function runCamera() {
@@ -148,4 +148,4 @@ addEventListener("drop", (event) => {
   choose(event.dataTransfer.files[0]);
 });
 addEventListener("paste", (event) => choose(event.clipboardData.files[0]));
-load().catch((error) => say(`The network cannot be loaded: ${error.message}`));
+load().catch((error) => say(`The networks cannot be loaded: ${error.message}`));

@@ -44,15 +44,15 @@ export class Camera {
   /** Ask for the camera. Throws an Error with a message for the visitor. */
   async start() {
     if (!navigator.mediaDevices) {
-      throw new Error("The camera needs a page served by https or from localhost.");
+      throw new Error("The browser allows the camera only on pages from https or localhost.");
     }
     try {
       this.stream = await navigator.mediaDevices.getUserMedia(
         { video: { width: { ideal: 640 }, height: { ideal: 480 }, facingMode: "user" } });
     } catch (error) {
       throw new Error(error.name === "NotAllowedError"
-        ? "The camera is blocked: allow it in the browser's settings for this page."
-        : `No camera can be used: ${error.message}`);
+        ? "The camera is blocked. Allow it for this page in the settings of the browser."
+        : `No camera is available: ${error.message}`);
     }
     this.video.srcObject = this.stream;
     await this.video.play();
