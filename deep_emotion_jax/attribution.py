@@ -1,7 +1,7 @@
 """Which pixels a prediction depends on: occlusion maps, gradient maps, and scores for any map.
 
-Occlusion hides a square of the image, slides it over the face, and marks each place where the
-prediction suffers (paper, "Region importance", after Zeiler & Fergus, ECCV 2014). The maps of all
+Occlusion slides a window over the image, hides the pixels below it, and scores how much the
+prediction degrades (paper, "Region importance", after Zeiler & Fergus, ECCV 2014). The maps of all
 images of one class are then averaged:
 
     maps = occlusion_maps(logits_fn, weights, images, labels)
@@ -9,9 +9,9 @@ images of one class are then averaged:
 
 The network can be any function `logits_fn(weights, images) -> logits`.
 
-What the paper leaves open is chosen as follows. The importance of a pixel is the mean score of the
-windows that cover it. If the stride does not end exactly at the right or bottom edge, a last window
-is added flush with that edge. What hides the window matters more than its size: a black square (the
+The paper leaves some choices open. Here the importance of a pixel is the mean score of the windows
+that cover it. If the stride does not end exactly at the right or bottom edge, a last window is
+added flush with that edge. The fill matters more than the size of the window: a black square (the
 paper's) is itself a strong feature, such as an open mouth, and shifts the mean of the whole image.
 The `blurred` image removes detail and adds nothing. It finds the known regions of generated faces
 far better (docs/regions.md).
@@ -38,17 +38,17 @@ def occlusion_maps(
     fill: float | np.ndarray = 0.0,
     mode: Literal["flip", "drop"] = "flip",
 ) -> np.ndarray:
-    """Map how much hiding each part of an image harms its classification.
+    """Map how much hiding each part of an image degrades its classification.
 
     Every window position gets a score in [0, 1]:
       "flip" (the paper's): 1 where the predicted label becomes wrong, else 0. The map of an image
-        that is misclassified to begin with is zero; leave it out of averages.
+        that is misclassified without occlusion is zero; leave it out of averages.
       "drop": max(0, p - q), the true class's probability p before and q after hiding the window.
     Each `logits_fn` (the same function object) is compiled once for all modes, fills and weights.
 
     Args:
       logits_fn: a pure function of (weights, images [B, H, W, C]) that returns logits [B, K],
-        without dropout, and does the network's own normalization.
+        without dropout, and including the network's input normalization.
       weights: its pytree of arrays.
       images: [N, H, W, C] floats in [0, 1].
       labels: [N] integers in [0, K), the true classes.
@@ -74,14 +74,14 @@ def occlusion_maps(
     filling = np.broadcast_to(np.asarray(fill, np.float32), images.shape)
     supports = _supports(logits_fn, weights, images, labels, rows, columns, filling)
     scores = _scores(np.asarray(supports[mode], np.float64), labels, (len(rows), len(columns)))
-    # Spread in float64 on the host: a pixel whose windows all flip is then exactly 1, and ties
+    # Averaged in float64 on the host: a pixel whose windows all flip is then exactly 1, and ties
     # between pixels stay ties.
     total = rows.T @ scores @ columns
     return (total / np.outer(rows.sum(0), columns.sum(0))).astype(np.float32)
 
 
 def blurred(images: np.ndarray, sigma: float = 2.0) -> np.ndarray:
-    """Blur images, to hide windows with (after Fong & Vedaldi, ICCV 2017).
+    """Blur images, for use as the fill of windows (after Fong & Vedaldi, ICCV 2017).
 
     Args:
       images: [N, H, W, C] floats.
@@ -104,9 +104,9 @@ def gradient_maps(
 ) -> np.ndarray:
     """Map how much each pixel's detail supports the true class: integrated gradients.
 
-    A pixel's share of the gain in the class's log-probability on the straight path from the
-    `blurred` image to the image (Sundararajan et al., "Axiomatic Attribution for Deep Networks",
-    ICML 2017; there the path starts at black). Detail that speaks against the class counts as zero.
+    The value is a pixel's share of the gain in the class's log-probability on the straight path
+    from the `blurred` image to the image (Sundararajan et al., "Axiomatic Attribution for Deep
+    Networks", ICML 2017; there the path starts at black). Negative shares are set to zero.
 
     Args:
       logits_fn: as in `occlusion_maps`.
@@ -116,7 +116,7 @@ def gradient_maps(
       steps: number of points on the path at which the gradient is taken.
 
     Returns:
-      [N, H, W] float32, not negative.
+      [N, H, W] float32, non-negative.
     """
     images = np.asarray(images, np.float32)
     starts, labels = blurred(images), np.asarray(labels)
@@ -151,7 +151,7 @@ def mass_inside(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """Return the share of a map's importance that lies inside a region.
 
     Args:
-      maps: [..., H, W], not negative.
+      maps: [..., H, W], non-negative.
       masks: [..., H, W] booleans that broadcast against `maps`, True inside the region.
 
     Returns:
@@ -234,7 +234,7 @@ def _check(images: np.ndarray, labels: np.ndarray, window: int, stride: int, mod
 
 
 def _scores(supports: np.ndarray, labels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Return what the true class loses when each window is hidden: [N, *shape].
+    """Return the score of each window: [N, *shape].
 
     Args:
       supports: from `_supports`, one mode.
@@ -244,7 +244,7 @@ def _scores(supports: np.ndarray, labels: np.ndarray, shape: tuple[int, int]) ->
     if np.isnan(supports).any():
         n = np.flatnonzero(np.isnan(supports).any(axis=1))[0]
         raise ValueError(
-            f"Image {n} has logits that are not finite, or its label {labels[n]} names no class."
+            f"Image {n} has logits that are not finite, or its label {labels[n]} is not a class."
         )
     return np.maximum(0.0, supports[:, -1:] - supports[:, :-1]).reshape(-1, *shape)
 
@@ -259,10 +259,10 @@ def _supports(
     columns: jax.Array,
     filling: jax.Array,
 ) -> dict[str, jax.Array]:
-    """Return how well the true class does under each window, [N, R * C + 1] for each mode.
+    """Return the support of the true class under each window, [N, R * C + 1] for each mode.
 
-    The windows are rows[r] x columns[c]; the last place is the image as it is. "flip": whether the
-    label is predicted; "drop": its probability. NaN where a logit is not finite or the label is no
+    The windows are rows[r] x columns[c]; the last entry is the whole image. "flip": whether the
+    label is predicted; "drop": its probability. NaN if a logit is not finite or the label is not a
     class.
     """
     R, C = len(rows), len(columns)

@@ -1,10 +1,10 @@
-"""Numbers and names that several parts share."""
+"""Constants shared by several parts of the package."""
 
 LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 """The seven expressions in FER-2013's order, which every network of this project uses."""
 
 IMAGE_SIZE = 48
-"""Side in pixels of the face that the network takes (FER-2013's size, and the paper's)."""
+"""Side in pixels of the network's input (as in FER-2013 and in the paper)."""
 
 SMOOTH_SECONDS = 0.5
 """The window over which the probabilities of a face in a video are averaged."""

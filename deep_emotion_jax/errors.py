@@ -1,16 +1,16 @@
-"""The one exception that stands for a mistake its reader can mend."""
+"""The exception for errors that the user can correct."""
 
-LONGEST = 1500  # characters of a message
+LONGEST = 1500  # characters in a message
 
 
 class UserError(ValueError):
-    """A mistake outside the code: a wrong path, a damaged file, a setting that does not exist.
+    """An error outside the code: a wrong path, a damaged file, an unknown setting.
 
-    The message is one clear sentence with the offending path or value and the remedy. The command
-    line prints it without a traceback and exits non-zero.
+    The message is one sentence with the offending path or value and the remedy. The command line
+    prints it without a traceback and exits with a non-zero code.
 
-    What it quotes may come from a damaged or hostile file: control characters are escaped, so that
-    none reaches a terminal, and what is very long loses its middle.
+    The message may quote a damaged or hostile file: control characters are escaped for the
+    terminal, and a very long message is shortened in the middle.
     """
 
     def __str__(self) -> str:

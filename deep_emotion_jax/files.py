@@ -1,7 +1,4 @@
-"""Files written in one step, and files locked by one process.
-
-A reader finds the old file or the new one, never half of one.
-"""
+"""Atomic writes and file locks. Readers find the old file or the new one, never a partial one."""
 
 import errno
 import json
@@ -15,19 +12,19 @@ from typing import IO, Any
 import numpy as np
 
 PathLike = str | os.PathLike[str]
-# What flock raises on file systems without locks: Lustre, some network and container mounts.
+# Errors of flock on file systems without locks: Lustre, some network and container mounts.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
 def write_bytes(path: PathLike, content: bytes) -> None:
-    """Writes a file in one step, through a temporary file beside it.
+    """Writes a file atomically, through a temporary file beside it.
 
     Args:
       path: the file to write or replace; its folder exists.
-      content: all of it.
+      content: the new content.
 
     Raises:
-      OSError: if the disk is full or the folder cannot be written; an old file stays as it was.
+      OSError: if the disk is full or the folder is not writable; an old file is unchanged.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -42,17 +39,17 @@ def write_bytes(path: PathLike, content: bytes) -> None:
 
 
 def write_text(path: PathLike, text: str) -> None:
-    """Writes a UTF-8 text file in one step, as `write_bytes`."""
+    """Writes a UTF-8 text file with `write_bytes`."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: PathLike, obj: Any) -> None:
-    """Writes a JSON file in one step, as `write_bytes`.
+    """Writes a JSON file with `write_bytes`.
 
     Args:
       path: the file to write or replace; its folder exists.
-      obj: dicts, sequences, numbers, strings, None and NumPy arrays or scalars. JSON has neither
-        NaN nor infinity: both become null, as in JavaScript.
+      obj: dicts, sequences, numbers, strings, None and NumPy arrays or scalars. NaN and infinity
+        become null, as in JavaScript.
 
     Raises:
       TypeError: if `obj` holds something else.
@@ -61,13 +58,13 @@ def write_json(path: PathLike, obj: Any) -> None:
 
 
 def lock(file: IO[Any], *, wait: bool = False) -> bool:
-    """Locks an open file; the kernel releases the lock when the process ends, however it ends.
+    """Locks an open file; the kernel releases the lock when the process ends in any way.
 
-    Where the file system has no locks, it logs a warning and counts the file as locked.
+    If the file system has no locks, this logs a warning and returns True.
 
     Args:
-      file: stays locked until it is closed.
-      wait: wait while another process holds the lock.
+      file: the file, locked until it is closed.
+      wait: whether to wait while another process holds the lock.
 
     Returns:
       False if another process holds the lock.
@@ -75,7 +72,7 @@ def lock(file: IO[Any], *, wait: bool = False) -> bool:
     Raises:
       OSError: if the lock fails for another reason.
     """
-    import fcntl  # Windows lacks it, and needs the rest of this module
+    import fcntl  # missing on Windows, where the rest of this module works
 
     try:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -13,9 +13,9 @@ import pytest
 
 @contextmanager
 def chromium(width: int, height: int, *more_flags: str) -> Iterator[Any]:
-    """A Selenium driver of Debian's Chromium with a window of that size in pixels.
+    """Yields a Selenium driver of Debian's Chromium with a window of a size in pixels.
 
-    Skips the test where something is missing.
+    Skips the test if Chromium, its driver or Selenium is missing.
     """
     browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not (browser and driver):
@@ -40,7 +40,7 @@ def chromium(width: int, height: int, *more_flags: str) -> Iterator[Any]:
 
 
 def hosts_asked(driver: Any) -> set[str]:
-    """The hosts and ports that the browser has asked for anything since the last call."""
+    """Returns the hosts and ports of the browser's requests since the last call."""
     asked = set()
     for entry in driver.get_log("performance"):
         message = json.loads(entry["message"])["message"]

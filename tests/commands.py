@@ -1,4 +1,4 @@
-"""The commands of the repository, as a user runs them."""
+"""Runs the commands of the repository as a user does."""
 
 import re
 import subprocess
@@ -12,7 +12,7 @@ GOLDEN_FILES = ROOT / "tests" / "golden"
 
 
 def run(*arguments, cwd=ROOT):
-    """Runs `python ARGUMENTS` in a folder and waits."""
+    """Runs `python ARGUMENTS` in a folder and waits for its end."""
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
         cwd=cwd,
@@ -28,13 +28,13 @@ def train_arguments(prepared, workdir, epochs=3):
     return [
         *("main.py", f"--workdir={workdir}", f"--config.data_dir={prepared}"),
         *(f"--config.num_epochs={epochs}", "--config.recipe.batch_size=16"),
-        "--config.recipe.learning_rate=5e-4",  # so small a batch collapses at higher ones
+        "--config.recipe.learning_rate=5e-4",  # higher rates collapse at this batch size
         "--config.seconds_between_checkpoints=0",
     ]
 
 
 def fails(*arguments, words):
-    """Runs a command that must end with one message that has these words, and no traceback."""
+    """Runs a command that must fail with a message of these words and without a traceback."""
     done = run(*arguments)
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
@@ -43,7 +43,7 @@ def fails(*arguments, words):
 
 
 def fails_here(capsys, *arguments, words):
-    """As `fails`, for a command of `python -m deep_emotion_jax`, in this process: no imports."""
+    """`fails` for a command of `deep-emotion`, run in this process to save the imports."""
     assert main(list(map(str, arguments))) == 2
     message = capsys.readouterr().err
     assert message.startswith("error: ")
@@ -52,7 +52,7 @@ def fails_here(capsys, *arguments, words):
 
 
 def run_examples(page, count):
-    """Runs the Python blocks of a page of docs/ one after the other, as one program."""
+    """Runs the Python blocks of a page of docs/ as one program."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
     assert len(blocks) == count
     names: dict = {}

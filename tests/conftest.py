@@ -1,4 +1,4 @@
-"""Settings that must be made before JAX starts; the commands that tests run inherit them."""
+"""Settings to make before JAX starts, inherited by the commands of tests, and shared fixtures."""
 
 import atexit
 import os
@@ -9,14 +9,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 os.environ["JAX_NUM_CPU_DEVICES"] = "2"  # for the tests of data parallelism
-# Compiling takes most of the tests' time, so it is done without optimisation and, where the flag
-# exists (JAX 0.12 has none), with the older emitters, which take a third of the time.
+# Most of the tests' time is spent compiling. It takes a third of the time without optimization and
+# with the older emitters, for which JAX 0.12 has no flag.
 os.environ["XLA_FLAGS"] = (
     "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
 )
 if version("jaxlib").startswith("0.10."):
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
-# One cache for the workers of pytest-xdist, which inherit it, and for the commands.
+# One cache for the workers of pytest-xdist, which inherit the variable, and for the commands.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jax-cache-")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # for commands.py
 import pytest
 from commands import run, train_arguments
 
-# What `pytest -m "not slow"` leaves out: trainings, commands, browsers, and what compiles much.
+# Deselected by `pytest -m "not slow"`: trainings, commands, browsers, and long compilations.
 SLOW_FILES = [
     "test_attention.py",
     "test_attribution.py",
@@ -101,7 +101,7 @@ def finished(prepared, tmp_path_factory):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 3 MB, and a function that makes room on it."""
+    """A file system of 3 MB, and a function that frees space on it."""
     from tests.faults import harness
 
     with harness.small_disk(tmp_path / "small", 3 << 10) as make_room:

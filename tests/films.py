@@ -1,4 +1,4 @@
-"""Videos that tests make: any times, any rotation, and two faces that cross."""
+"""Videos for tests: with given times, with a rotation, and of two faces that cross."""
 
 import functools
 import struct
@@ -9,7 +9,7 @@ import skimage.data
 from PIL import Image, ImageOps
 
 TICK = Fraction(1, 1000)
-# First column of the matrix of an MP4's track header, as Apple's QuickTime File Format has it.
+# First entries of the matrix in an MP4's track header (Apple's QuickTime File Format).
 MATRICES = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}
 
 
@@ -32,13 +32,13 @@ def write(path, frames, codec="libx264", **options):
 
 
 def plain(times, size=(64, 48)):
-    """Frames of one colour each: the n-th has the level 10 n, of at most 250."""
+    """Frames of one grey level each: 10 n for the n-th, at most 250."""
     for i, seconds in enumerate(times):
         yield seconds, np.full((size[1], size[0], 3), min(10 * i, 250), np.uint8)
 
 
 def rotate(path, target, degrees):
-    """Copy an MP4, marked to be shown turned clockwise, as phones do."""
+    """Copy an MP4 and mark it to be shown rotated clockwise, as phones do."""
     content = bytearray(path.read_bytes())
     matrix = content.index(b"tkhd") + 4 + 4 + 20 + 16
     a, b, c, d = (value << 16 for value in MATRICES[degrees])
@@ -60,8 +60,8 @@ def crossing(times, seconds, turns_back=False):
 
     Args:
       times: of the frames.
-      seconds: how long the crossing takes.
-      turns_back: both go back where they came from, after they meet.
+      seconds: duration of the crossing.
+      turns_back: whether both faces return to where they came from after they meet.
 
     Yields:
       Time, picture [360, 640, 3], and the centres of both faces.

@@ -10,7 +10,7 @@ from deep_emotion_jax import attribution
 
 
 def _looks_at(mask, images):
-    """Class 1 while every pixel of `mask` [H, W] is brighter than 0.25, else class 0."""
+    """Logits of class 1 if every pixel of `mask` [H, W] is brighter than 0.25, else of class 0."""
     seen = jnp.where(mask, images[..., 0], 1.0).min(axis=(1, 2))
     return jnp.stack([jnp.zeros_like(seen), seen - 0.25], axis=-1)
 
@@ -29,7 +29,7 @@ def _softmax(logits):
 
 
 def _slow(logits_fn, weights, images, labels, window, stride, fill, mode):
-    """The definition, one window at a time."""
+    """The definition, computed one window at a time."""
     N, H, W, _ = images.shape
     tops = sorted({*range(0, H - window + 1, stride), H - window})
     lefts = sorted({*range(0, W - window + 1, stride), W - window})
@@ -63,7 +63,7 @@ def test_equals_the_definition(shape, window, stride, fill, mode):
     rng = np.random.default_rng(0)
     images = rng.uniform(size=shape).astype(np.float32)
     weights = rng.normal(size=(np.prod(shape[1:]), 4)).astype(np.float32) / 8
-    # The last image of several carries a label that the network does not predict.
+    # The last of several images has a label that the network does not predict.
     labels = np.asarray(_linear(weights, images)).argmax(-1)
     labels[1:][-1:] = (labels[1:][-1:] + 1) % 4
     maps = attribution.occlusion_maps(_linear, weights, images, labels, window, stride, fill, mode)
@@ -76,7 +76,7 @@ def test_equals_the_definition(shape, window, stride, fill, mode):
 
 @pytest.mark.parametrize("mode", ["flip", "drop"])
 @pytest.mark.parametrize(("y", "x"), [(10, 21), (0, 0), (22, 22)])
-def test_one_decisive_pixel_marks_exactly_the_windows_that_cover_it(y, x, mode):
+def test_a_decisive_pixel_marks_exactly_the_windows_that_cover_it(y, x, mode):
     mask = np.zeros((23, 23), bool)
     mask[y, x] = True
     window, stride = 8, 4
@@ -128,21 +128,21 @@ def test_all_windows_flipping_gives_exactly_one_everywhere():
     np.testing.assert_array_equal(maps, 1)
 
 
-def test_fill_is_what_the_network_sees():
+def test_hidden_pixels_have_the_value_of_fill():
     mask = np.ones((16, 16), bool)
     images = np.ones((1, 16, 16, 1), np.float32)
     maps = attribution.occlusion_maps(_looks_at, mask, images, np.array([1]), fill=0.5)
     np.testing.assert_array_equal(maps, 0)  # 0.5 is still brighter than 0.25.
 
 
-def test_fill_may_be_images_of_their_own():
+def test_fill_may_differ_between_images():
     rng = np.random.default_rng(3)
     images, fill = rng.uniform(size=(2, 3, 10, 10, 1)).astype(np.float32)
     weights = rng.normal(size=(100, 3)).astype(np.float32)
     labels = np.asarray(_linear(weights, images)).argmax(-1)
     maps = attribution.occlusion_maps(_linear, weights, images, labels, 4, 2, fill, "drop")
     for n in range(3):
-        # A network that adds the fill sees, behind a black window, what the filled one shows.
+        # A black window with a network that adds the fill equals a filled window.
         def shifted(weights, x, fill=fill[n]):
             return _linear(weights, x + fill)
 
@@ -153,7 +153,7 @@ def test_fill_may_be_images_of_their_own():
     assert maps.max() > 0
 
 
-def test_blurred_keeps_the_mean_of_each_image_and_loses_detail():
+def test_blurred_keeps_the_mean_and_removes_detail():
     images = np.random.default_rng(4).uniform(size=(2, 32, 32, 1)).astype(np.float32)
     images[1] += 5
     blurred = attribution.blurred(images)
@@ -161,8 +161,8 @@ def test_blurred_keeps_the_mean_of_each_image_and_loses_detail():
     assert (blurred.std((1, 2, 3)) < 0.3 * images.std((1, 2, 3))).all()
 
 
-def test_gradients_share_out_the_gain_in_log_probability():
-    """Integrated gradients are complete: they sum to the difference between the two ends."""
+def test_integrated_gradients_sum_to_the_gain_in_log_probability():
+    """Completeness: the maps sum to the difference between the ends of the path."""
     rng = np.random.default_rng(5)
     images = rng.uniform(size=(3, 16, 16, 1)).astype(np.float32)
     start = attribution.blurred(images)
@@ -172,7 +172,7 @@ def test_gradients_share_out_the_gain_in_log_probability():
         total = (x * weights).sum((1, 2, 3))
         return jnp.stack([-total, total], axis=-1)
 
-    # Every pixel's detail speaks for class 1 of image 1; half of the pixels have no weight.
+    # Every pixel's detail supports class 1 in image 1; half of the pixels have no weight.
     weights = 0.02 * np.sign(images[1] - start[1]) * (np.arange(16) < 8)[:, None, None]
     maps = attribution.gradient_maps(logits_fn, weights, images, labels, steps=32)
     chex.assert_shape(maps, (3, 16, 16))
@@ -180,9 +180,9 @@ def test_gradients_share_out_the_gain_in_log_probability():
     assert ends[1] - ends[0] > 0.1
     assert maps[1].sum() == pytest.approx(ends[1] - ends[0], rel=1e-2)
     np.testing.assert_array_equal(maps[:, 8:], 0)
-    for n, sign in ((0, -1), (2, 1)):  # What speaks against the class is left out.
-        speaks_for = (sign * weights * (images[n] - start[n]))[..., 0] > 0
-        np.testing.assert_array_equal(maps[n] > 0, speaks_for)
+    for n, sign in ((0, -1), (2, 1)):  # Negative shares are zero.
+        supports = (sign * weights * (images[n] - start[n]))[..., 0] > 0
+        np.testing.assert_array_equal(maps[n] > 0, supports)
 
 
 def test_a_misclassified_image_has_a_zero_flip_map():
@@ -206,7 +206,7 @@ def test_images_do_not_influence_each_other():
     np.testing.assert_array_equal(together, alone)
 
 
-def test_new_weights_and_images_do_not_compile_again():
+def test_new_weights_and_images_do_not_recompile():
     traces = []
 
     def logits_fn(weights, images):
@@ -259,10 +259,10 @@ def test_arguments_that_do_not_fit_are_refused(change, message):
 
 
 @pytest.mark.parametrize("mode", ["flip", "drop"])
-def test_wrong_data_is_refused_rather_than_mapped(mode):
+def test_wrong_data_is_refused(mode):
     images = np.ones((2, 16, 16, 1), np.float32)
     weights = np.array([0.0, 1.0])
-    with pytest.raises(ValueError, match="label 2 names no class"):
+    with pytest.raises(ValueError, match="label 2 is not a class"):
         attribution.occlusion_maps(_constant, weights, images, np.array([1, 2]), mode=mode)
     with pytest.raises(ValueError, match="Label -1 is negative"):
         attribution.occlusion_maps(_constant, weights, images, np.array([1, -1]), mode=mode)
@@ -296,7 +296,7 @@ def test_pointing_hit():
             [[5, 1], [1, 1]],  # The maximum is inside.
             [[1, 5], [1, 1]],  # Outside.
             [[5, 5], [5, 1]],  # Two of three inside.
-            [[0, 0], [0, 0]],  # Says nothing: the region's share of the image.
+            [[0, 0], [0, 0]],  # Constant: the region's share of the image.
         ]
     )
     np.testing.assert_allclose(attribution.pointing_hit(maps, mask), [1, 0, 2 / 3, 0.5])

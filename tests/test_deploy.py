@@ -37,7 +37,7 @@ def network(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def picture():
-    """A face, and a smaller one that leans by 25 degrees."""
+    """A face, and a smaller one tilted by 25 degrees."""
     face = Image.fromarray(skimage.data.astronaut()[20:220, 120:320])
     picture = Image.new("RGB", (1400, 800), "gray")
     picture.paste(face.resize((600, 600)), (650, 60))
@@ -53,7 +53,7 @@ def expected(picture):
 
 
 def check(found, expected):
-    """The script uses other filters to shrink and turn: nearly the same."""
+    """The script uses other filters to shrink and rotate, so the values differ slightly."""
     assert len(found) == len(expected)
     for got, want in zip(found, expected, strict=True):
         np.testing.assert_allclose(got["box"], want.box, atol=0.01 * want.box.side)
@@ -63,7 +63,7 @@ def check(found, expected):
         np.testing.assert_allclose(shares, list(want.probabilities.values()), atol=0.02)
 
 
-def test_the_script_gives_pythons_answer_without_jax(network, picture, expected, tmp_path):
+def test_the_script_gives_the_same_predictions_without_jax(network, picture, expected, tmp_path):
     picture.save(tmp_path / "faces.png")
     paths = (ROOT / "examples", network, tmp_path / "faces.png")
     done = subprocess.run(
@@ -98,7 +98,7 @@ def post(client, data, kind="image/jpeg"):
     return client.post("/faces", content=data, headers={"content-type": kind})
 
 
-def test_the_service_names_the_expressions(client, picture, expected):
+def test_the_service_gives_the_same_predictions(client, picture, expected):
     answer = post(client, encoded(picture, quality=95))
     assert answer.status_code == 200
     check(answer.json()["faces"], expected)
@@ -120,8 +120,8 @@ def test_the_service_names_the_expressions(client, picture, expected):
     ],
     ids=["type", "text", "empty", "other kind", "cut off", "too large", "unpacks to a lot"],
 )
-def test_the_service_refuses(client, data, kind, code, word):
+def test_the_service_refuses_other_content(client, data, kind, code, word):
     answer = post(client, data, kind)
     assert answer.status_code == code
     assert word in answer.json()["detail"]
-    assert post(client, encoded(Image.new("RGB", (64, 64)))).status_code == 200  # it lives on
+    assert post(client, encoded(Image.new("RGB", (64, 64)))).status_code == 200  # it still answers

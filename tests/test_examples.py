@@ -1,4 +1,4 @@
-"""The scripts of examples/ run and do what they say."""
+"""The scripts of examples/ run and give the documented output."""
 
 import runpy
 

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and locked by one process."""
+"""Atomic writes and file locks."""
 
 import errno
 import fcntl
@@ -11,7 +11,7 @@ import pytest
 from deep_emotion_jax.files import lock, write_json
 
 
-def test_write_json_turns_numpy_and_non_finite_numbers_into_json(tmp_path):
+def test_write_json_converts_numpy_and_non_finite_numbers(tmp_path):
     write_json(
         tmp_path / "a.json",
         {
@@ -35,7 +35,7 @@ def test_write_json_turns_numpy_and_non_finite_numbers_into_json(tmp_path):
     }
 
 
-def test_write_json_keeps_the_old_file_when_the_object_is_no_json(tmp_path):
+def test_write_json_keeps_the_old_file_if_the_object_is_not_json(tmp_path):
     path = tmp_path / "a.json"
     write_json(path, {"epoch": 1})
     with pytest.raises(TypeError):
@@ -45,7 +45,7 @@ def test_write_json_keeps_the_old_file_when_the_object_is_no_json(tmp_path):
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
-def test_write_json_keeps_the_old_file_when_the_disk_fails(tmp_path, monkeypatch, step):
+def test_write_json_keeps_the_old_file_if_the_disk_fails(tmp_path, monkeypatch, step):
     path = tmp_path / "a.json"
     write_json(path, {"epoch": 1})
 
@@ -59,7 +59,7 @@ def test_write_json_keeps_the_old_file_when_the_disk_fails(tmp_path, monkeypatch
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
 
 
-def test_a_lock_is_held_by_one_until_it_is_closed(tmp_path):
+def test_a_lock_is_held_until_the_file_is_closed(tmp_path):
     with open(tmp_path / "lock", "w") as first, open(tmp_path / "lock", "w") as second:
         assert lock(first)
         assert not lock(second)
@@ -68,7 +68,7 @@ def test_a_lock_is_held_by_one_until_it_is_closed(tmp_path):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK])
-def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog, number):
+def test_a_file_system_without_locks_gives_a_warning(tmp_path, monkeypatch, caplog, number):
     def fail(*_):
         raise OSError(number, os.strerror(number))
 

@@ -1,4 +1,4 @@
-"""Damaged and hostile files are read or refused in one clear line; tests/fuzz has a longer form."""
+"""Damaged and hostile files are read or refused with one line; tests/fuzz has a longer form."""
 
 import re
 import subprocess
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # Pillow's, of odd tags
 
 @pytest.mark.parametrize("name", [name for name in TARGETS if name != "predict, array"])
 def test_undamaged_files_are_read(name, tmp_path):
-    """Otherwise their damage would show nothing. (Arrays are made of any bytes.)"""
+    """The test of damaged files needs valid ones. (Any bytes are a valid array.)"""
     ends = [check(TARGETS[name].lay(tmp_path, seed), tmp_path) for seed in valid(name)]
     assert "read" in ends
 
@@ -41,7 +41,7 @@ def test_attacks(lay, tmp_path):
     check(lay(tmp_path), tmp_path)
 
 
-def test_the_check_sees_what_it_must_see(tmp_path):
+def test_the_check_detects_defects(tmp_path):
     def fails():
         raise KeyError("x")
 
@@ -57,15 +57,15 @@ def test_the_check_sees_what_it_must_see(tmp_path):
             check(case, tmp_path)
 
 
-def test_messages_are_short_and_harmless_to_a_terminal():
+def test_messages_are_short_and_escaped():
     text = str(UserError(f"a\x1b[31mb\nc{'d' * 9999}\udcffe"))
     assert text.startswith(r"a\x1b[31mb" + "\nc")
     assert text.endswith(r"d\udcffe")
     assert len(text) < LONGEST + 50
 
 
-def test_nothing_that_is_read_can_run_code():
-    """No pickle and none of its kin, in this package or behind the calls that load."""
+def test_the_code_has_no_pickle_or_eval():
+    """No pickle or similar format, in this package or in NumPy's loading."""
     sources = [
         path
         for folder in ("deep_emotion_jax", "datasets", "configs", "benchmarks")
@@ -80,7 +80,7 @@ def test_nothing_that_is_read_can_run_code():
 
 
 def test_loading_weights_never_imports_pickled_objects(tmp_path):
-    """The shipped weights, loaded in a process whose unpicklers all refuse."""
+    """Loads the shipped weights in a process in which every unpickler fails."""
     program = """
 import pickle, _pickle
 def refuse(*_, **__): raise SystemExit("unpickled")

@@ -1,4 +1,4 @@
-"""The parts of the package depend on each other in one direction, and the base install is enough.
+"""Imports between the parts of the package go in one direction; the base install is enough.
 
 Imports are read from the source, so those inside functions count as well.
 """
@@ -71,7 +71,7 @@ def modules(part):
 
 
 def imports(path, everywhere=True):
-    """Full names of what a file imports: everywhere, or only when it is imported itself."""
+    """Full names that a file imports: anywhere in it, or only at its top level."""
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree) if everywhere else tree.body:
         if isinstance(node, ast.Import):
@@ -100,7 +100,7 @@ def test_no_part_imports_a_higher_one(part):
 
 
 @pytest.mark.parametrize("part", BASE_PARTS)
-def test_what_the_base_install_runs_imports_nothing_of_the_extra_train(part):
+def test_the_base_parts_import_nothing_of_the_extra_train(part):
     for path in modules(part):
         found = {name.partition(".")[0] for name in imports(path, everywhere=False)}
         assert not found & TRAIN_ONLY, f"{path.relative_to(ROOT)}: {found & TRAIN_ONLY}"
@@ -130,7 +130,7 @@ def test_the_base_install_predicts_and_samples(tmp_path):
         ("import deep_emotion_jax.__main__", ("jax", "numpy", "flax")),
     ],
 )
-def test_imports_load_no_more_than_they_need(statement, absent):
+def test_imports_do_not_load_other_parts(statement, absent):
     code = f"{statement}; import sys; print([m for m in {absent!r} if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
@@ -148,7 +148,7 @@ def test_public_names_exist():
         _ = deep_emotion_jax.no_such_name
 
 
-def test_functions_fit_on_a_screen():
+def test_functions_have_fewer_than_sixty_lines():
     paths = [ROOT / "main.py", ROOT / "eval.py"]
     for folder in ("deep_emotion_jax", "datasets", "configs", "benchmarks", "examples"):
         paths += [path for path in (ROOT / folder).rglob("*.py") if "_test" not in path.name]

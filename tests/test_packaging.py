@@ -1,4 +1,4 @@
-"""The wheel holds the package and nothing else, and works; the pins of CI fit the requirements."""
+"""The wheel holds only the package and works; the pins of CI fit the requirements."""
 
 import json
 import os
@@ -21,7 +21,7 @@ FILES = ("pyproject.toml", "README.md", "LICENSE", "requirements.txt", "main.py"
 
 
 def requirements(file):
-    """The lines of a requirements file that name a package."""
+    """Returns the lines of a requirements file that name a package."""
     lines = (ROOT / file).read_text().splitlines()
     return [line for line in lines if not line.startswith(("#", "-r"))]
 
@@ -49,7 +49,7 @@ def test_contents_of_the_wheel(wheel):
         names = archive.namelist()
         (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
         text = archive.read(metadata).decode()
-    # Other people have a top-level `datasets`, `configs` and `tests` as well.
+    # Other projects have top-level packages `datasets`, `configs` and `tests`, too.
     tops = {name.split("/")[0] for name in names}
     assert tops == {"deep_emotion_jax", metadata.split("/")[0]}
     ours = {
@@ -94,7 +94,7 @@ def test_the_lock_holds_the_pins_with_hashes():
     assert all("--hash=sha256:" in entry for entry in entries)
 
 
-def test_the_wheel_names_an_expression_without_the_repository(wheel, tmp_path):
+def test_the_wheel_predicts_without_the_repository(wheel, tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
     Image.new("L", (48, 48), 90).save(tmp_path / "face.png")
@@ -121,7 +121,7 @@ def test_the_wheel_names_an_expression_without_the_repository(wheel, tmp_path):
 @pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
 @pytest.mark.parametrize("platform", ["linux", "darwin"])
 def test_pins_fit_the_requirements(python, platform):
-    """Each requirement is pinned, on every Python and system, within its range."""
+    """Each requirement has a pin within its range on every Python and system."""
     environment = {
         "python_version": python,
         "python_full_version": f"{python}.0",

@@ -1,4 +1,4 @@
-"""What docs/reuse.md shows works as it stands there."""
+"""The examples of docs/reuse.md run."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ def test_the_examples_run():
     run_examples("docs/reuse.md", 5)
 
 
-def test_features_are_what_the_classifier_takes():
+def test_features_are_the_input_of_the_classifier():
     model = load_pretrained("deep_emotion.fer2013").model
     faces = jax.random.uniform(jax.random.key(0), (3, 48, 48, 1))
     features, logits = jax.jit(lambda m, x: (m.features(x), m(x)))(model, faces)

@@ -1,4 +1,4 @@
-"""Networks that come with the package. Names follow timm: architecture.training_data."""
+"""Pretrained networks in the package. Names follow timm: architecture.training_data."""
 
 from importlib import resources
 from pathlib import Path
@@ -21,7 +21,7 @@ def pretrained_names() -> list[str]:
 
 
 def load_pretrained(name: str) -> Trained:
-    """Load a network that comes with the package, or one of your own. Needs no network access.
+    """Load a network of the package, or one of your own, without network access.
 
     Args:
       name: one of
