@@ -14,6 +14,9 @@ os.environ["JAX_NUM_CPU_DEVICES"] = "2"  # for the tests of data parallelism
 os.environ["XLA_FLAGS"] = (
     "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
 )
+if version("jaxlib").startswith("0.9."):
+    # It logs two errors of kilobytes for each program that it reads from the cache.
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 if version("jaxlib").startswith("0.10."):
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 # One cache for the workers of pytest-xdist, which inherit the variable, and for the commands.

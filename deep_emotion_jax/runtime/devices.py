@@ -82,11 +82,14 @@ def fits(size: int, devices: list[jax.Device]) -> bool:
 def use_compilation_cache() -> None:
     """Caches compiled programs in a folder of the user, which makes the next start faster.
 
+    JAX 0.9 gets none: on a CPU it logs two errors for each program that it reads from a cache.
     JAX_COMPILATION_CACHE_DIR names another folder; an empty value disables the cache. If the folder
     is not writable, there is no cache.
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return  # JAX reads it
+    if jax.__version_info__ < (0, 10):
+        return
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     folder = Path(home).expanduser() / "deep-emotion-jax" / "jax"
     try:
