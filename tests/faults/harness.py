@@ -1,11 +1,11 @@
-"""One training, cut and damaged again and again, against the same training left in peace.
+"""Compares a training with repeated faults with the same training without faults.
 
     python -m tests.faults.harness --moments 30 --seed 0
 
-Each start of the training meets one fault, then the next start must go on: from the newest whole
-checkpoint, which it must name. At the end weights and metrics must be those of the training left
-in peace, bit for bit. Besides, preparations are killed and disks filled. Prints a table: fault,
-times tried, survived.
+Each start of the training has one fault; the next start must print that it resumes from the newest
+whole checkpoint. At the end weights and metrics must be bitwise equal to those of the training
+without faults. Data preparations are killed and disks filled as well. Prints a table: fault, times
+tried, survived.
 """
 
 import argparse
@@ -31,18 +31,18 @@ import orbax.checkpoint as ocp
 from datasets.synthetic_faces.synthetic_faces_dataset_builder import Builder
 from deep_emotion_jax.data.split import load_split
 
-# The forked children have imported everything already: a start takes half the time.
+# Forked processes share the imports, which halves the time of a start.
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["deep_emotion_jax.training.experiment", "datasets.load"])
 
 
 class Fault(NamedTuple):
-    """A signal that a start of the training gets."""
+    """A signal to send to a start of the training."""
 
     name: str
     number: int = 0
-    saves: int = 0  # counted in this start; 0 means: from the start on
-    seconds: tuple[float, float] = (0, 0)  # after that, a random time between these
+    saves: int = 0  # checkpoints saved by this start before the signal
+    seconds: tuple[float, float] = (0, 0)  # range of the random delay after that
 
 
 NOTHING = Fault("nothing")
@@ -84,7 +84,7 @@ def _child(arguments, log, number, saves, delay):
 
 
 def start(arguments, log, fault=NOTHING, delay=0.0):
-    """Starts main.py with these arguments; output goes to the log."""
+    """Starts main.py with these arguments and writes its output to the log."""
     process = _FORKS.Process(
         target=_child,
         args=([str(each) for each in arguments], log, fault.number, fault.saves, delay),
@@ -111,11 +111,11 @@ def preparation(data_dir):
 
 
 def training(data_dir, workdir, epochs):
-    """A training of some 0.1 s an epoch, that saves after each."""
+    """Arguments of a training with epochs of about 0.1 s that saves after each."""
     return [
         *(f"--workdir={workdir}", f"--config.data_dir={data_dir}"),
         *(f"--config.num_epochs={epochs}", "--config.recipe.batch_size=16"),
-        "--config.recipe.learning_rate=5e-4",  # so small a batch collapses at higher ones
+        "--config.recipe.learning_rate=5e-4",  # higher rates collapse at this batch size
         "--config.seconds_between_checkpoints=0",
     ]
 
@@ -137,13 +137,13 @@ def _leaves(tree):
 
 
 def metrics(workdir):
-    """The lines of metrics.jsonl without what the clock says."""
+    """The lines of metrics.jsonl without the times."""
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
 
 
 def assert_same(workdir, straight):
-    """Both ended with the same bits and the same lines."""
+    """Asserts that both trainings have equal weights and metrics."""
     ours, theirs = weights(workdir), weights(straight)
     assert len(ours) == len(theirs) > 30
     for a, b in zip(ours, theirs, strict=True):
@@ -164,9 +164,9 @@ def _wait(process, condition):
 
 
 def prepare_killed(data_dir, whole, rng):
-    """Kills a preparation after its temporary folder has appeared; two at once then redo it.
+    """Kills a preparation once its temporary folder exists; two processes then repeat it.
 
-    The result must be, example for example, the dataset in `whole`.
+    The result must have the same examples as the dataset in `whole`.
     """
     process = preparation(data_dir)
     _wait(process, lambda: list(data_dir.rglob("incomplete.*")))
@@ -182,7 +182,7 @@ def prepare_killed(data_dir, whole, rng):
 
 
 def _fingerprints(data_dir):
-    """Of what is read: two writings of the same examples differ in some bytes."""
+    """Fingerprints of the examples: files of the same examples differ in some bytes."""
     builder = Builder(data_dir=data_dir)
     splits = {name: load_split(builder.as_data_source(split=name)) for name in builder.info.splits}
     return {name: split.fingerprint() for name, split in splits.items()}
@@ -190,7 +190,7 @@ def _fingerprints(data_dir):
 
 @contextmanager
 def small_disk(folder, kilobytes):
-    """Mounts a small file system. Yields a function that makes room, or None unless root."""
+    """Mounts a small file system; yields a function that frees space, or None without root."""
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
     if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
@@ -204,10 +204,10 @@ def small_disk(folder, kilobytes):
 
 
 def fill_disk(data_dir, folder, straight, epochs, rng):
-    """Trains on a disk that gets full within the first checkpoints; with room it goes on.
+    """Trains on a disk that fills up in the first checkpoints, frees space and resumes.
 
     Returns:
-      Whether such a disk could be had.
+      Whether such a disk could be mounted.
     """
     with small_disk(folder, rng.randrange(100, 2800)) as make_room:
         if make_room is None:
@@ -234,7 +234,7 @@ def _newest_files(workdir):
 
 
 def flip(workdir, rng, among=_newest_files):
-    """One bit of one file of the newest checkpoint."""
+    """Flips one bit of one file of the newest checkpoint."""
     path = rng.choice(among(workdir))
     content = bytearray(path.read_bytes())
     content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
@@ -243,14 +243,14 @@ def flip(workdir, rng, among=_newest_files):
 
 
 def truncate(workdir, rng, among=_newest_files):
-    """One file of the newest checkpoint cut to a random length."""
+    """Cuts one file of the newest checkpoint to a random length."""
     path = rng.choice(among(workdir))
     os.truncate(path, rng.randrange(path.stat().st_size))
     return path
 
 
 def half_line(workdir, rng):
-    """metrics.jsonl ends within a line, or has a line twice."""
+    """Cuts the last line of metrics.jsonl, or repeats it."""
     path = workdir / "metrics.jsonl"
     text = path.read_text()
     path.write_text(rng.choice([text[: -rng.randrange(2, 60)], text + text[-80:]]))
@@ -264,22 +264,21 @@ DAMAGES = {
 }
 
 
-def torment(data_dir, workdir, epochs, faults, rng):
+def train_with_faults(data_dir, workdir, epochs, faults, rng):
     """Starts the training once for each fault, and once more to its end.
 
     Args:
-      data_dir: the prepared dataset, or where to prepare it.
-      workdir: absent; its log is written beside it.
-      epochs: of the training.
-      faults: signals, which come to a start of the training, and damages, which are done before
-        the next start.
+      data_dir: the prepared dataset, or the folder to prepare it in.
+      workdir: a new folder; the log is written beside it.
+      epochs: number of epochs.
+      faults: signals, sent to a start of the training, and damages, done before the next start.
       rng: chooses moments and places.
 
     Returns:
-      The names of the faults that happened. Each was followed by a start that went on as it must.
+      The names of the faults that happened, each followed by a start that resumed correctly.
 
     Raises:
-      AssertionError: at the first that was not.
+      AssertionError: at the first start that did not.
     """
     log = workdir.with_suffix(".log")
     happened, damaged = [], False
@@ -299,13 +298,13 @@ def torment(data_dir, workdir, epochs, faults, rng):
         assert "Traceback" not in output, output
         found = re.search(r"resuming after epoch (\d+)", output)
         if found:
-            passed_over = "is damaged and skipped" in output
-            assert damaged or not passed_over, output
-            assert int(found[1]) == there[-2 if passed_over else -1], (output, there)
+            skipped = "is damaged and skipped" in output
+            assert damaged or not skipped, output
+            assert int(found[1]) == there[-2 if skipped else -1], (output, there)
             damaged = False
-            print(f"went on from {found[1]} of {there} after {happened[-1:]}", flush=True)
+            print(f"resumed from {found[1]} of {there} after {happened[-1:]}", flush=True)
         elif there:
-            assert process.exitcode < 0, output  # it was killed before it came so far
+            assert process.exitcode < 0, output  # killed before it resumed
         if fault.number == signal.SIGKILL:
             assert process.exitcode in (0, -signal.SIGKILL), output
         elif fault.number:
@@ -317,7 +316,7 @@ def torment(data_dir, workdir, epochs, faults, rng):
 
 
 def main():
-    """The long form."""
+    """Runs the harness from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--moments", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
@@ -341,10 +340,10 @@ def main():
             first = start(training(data_dir, workdir, number), log)
             first.join()
             assert first.exitcode == 0, log.read_text()
-        # Weights of a network that has collapsed would be equal whatever is done to it.
+        # A collapsed network would have equal weights after any fault.
         assert metrics(straight)[-1]["train_accuracy"] > 0.3
-        happened = torment(data_dir, root / "tormented", epochs, faults, rng)
-        assert_same(root / "tormented", straight)
+        happened = train_with_faults(data_dir, root / "faults", epochs, faults, rng)
+        assert_same(root / "faults", straight)
         for i in range(options.moments // 5):
             prepare_killed(root / f"data{i}", data_dir, rng)
             happened.append("kill -9 while data is prepared; two at once redo it")

@@ -1,4 +1,4 @@
-"""The quick form of the harness, and the faults that need a stage of their own."""
+"""A short run of the harness, and faults that need their own test."""
 
 import json
 import random
@@ -13,7 +13,7 @@ from deep_emotion_jax.runtime import signals
 from tests.faults import harness
 
 
-def test_cut_and_damaged_it_ends_with_the_same_bits(prepared, tmp_path):
+def test_training_with_faults_ends_with_the_same_bits(prepared, tmp_path):
     epochs = 8
     log = tmp_path / "straight.log"
     straight = harness.start(harness.training(prepared, tmp_path / "straight", epochs), log)
@@ -23,12 +23,14 @@ def test_cut_and_damaged_it_ends_with_the_same_bits(prepared, tmp_path):
         *(harness.KILL_IN_EPOCH, harness.flip, harness.half_line),
         *(harness.KILL_IN_WRITE, harness.truncate, harness.TERMINATE),
     ]
-    happened = harness.torment(prepared, tmp_path / "cut", epochs, faults, random.Random(1))
+    happened = harness.train_with_faults(
+        prepared, tmp_path / "cut", epochs, faults, random.Random(1)
+    )
     assert {fault.name for fault in faults if isinstance(fault, harness.Fault)} <= set(happened)
     harness.assert_same(tmp_path / "cut", tmp_path / "straight")
 
 
-def test_sigterm_saves_and_a_second_run_is_refused_meanwhile(prepared, tmp_path):
+def test_sigterm_saves_and_a_concurrent_run_is_refused(prepared, tmp_path):
     workdir = tmp_path / "run"
     arguments = train_arguments(prepared, workdir, epochs=100_000)
     process = subprocess.Popen(
@@ -53,28 +55,28 @@ def test_sigterm_saves_and_a_second_run_is_refused_meanwhile(prepared, tmp_path)
 
 
 class Slow:
-    """A result that is ready after so many looks."""
+    """A result that is ready after a number of calls of `is_ready`."""
 
-    def __init__(self, looks):
-        self.looks = looks
+    def __init__(self, calls):
+        self.calls = calls
 
     def is_ready(self):
-        self.looks -= 1
-        return self.looks < 0
+        self.calls -= 1
+        return self.calls < 0
 
 
-def test_a_long_epoch_is_not_waited_for(monkeypatch):
+def test_a_stop_request_does_not_wait_for_a_long_epoch(monkeypatch):
     monkeypatch.setattr(signals, "SECONDS_TO_STOP", 0.05)
     assert signals.ready_or_stopped(Slow(50), [])
     assert signals.ready_or_stopped(Slow(0), ["SIGTERM"])
     assert not signals.ready_or_stopped(Slow(10**9), ["SIGTERM"])
 
 
-def test_a_killed_preparation_is_redone_once_by_two_at_once(prepared, tmp_path):
+def test_a_killed_preparation_is_repeated_by_two_processes(prepared, tmp_path):
     harness.prepare_killed(tmp_path, prepared, random.Random(0))
 
 
-def test_a_full_disk_is_one_message_and_goes_on_with_room(prepared, finished, small_disk):
+def test_a_full_disk_is_one_message_and_training_resumes(prepared, finished, small_disk):
     disk, make_room = small_disk
     workdir, ballast = disk / "run", disk / "ballast"
     ballast.write_bytes(bytes(2 << 20))

@@ -1,4 +1,4 @@
-"""The long form of tests/test_fuzz.py: damaged files by the thousand, and the counts.
+"""The long form of tests/test_fuzz.py: counts the outcomes of thousands of damaged files.
 
     python -m tests.fuzz --seconds 20            # for each target
     python -m tests.fuzz --only "zip archive" --seed 7
@@ -33,7 +33,7 @@ def main() -> int:
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # Pillow's, of odd tags
     logging.disable()
-    # libtiff writes about the same straight to the file descriptor.
+    # libtiff writes such warnings directly to the file descriptor.
     sys.stderr = os.fdopen(os.dup(2), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     defects: Counter[str] = Counter()
@@ -68,7 +68,7 @@ def main() -> int:
 
 
 def attacks(defects: Counter[str]) -> None:
-    """Runs what hostile.py holds."""
+    """Runs the cases of hostile.py."""
     counts: Counter[str] = Counter()
     for name, lay in cases():
         with tempfile.TemporaryDirectory() as folder:
@@ -83,7 +83,7 @@ def attacks(defects: Counter[str]) -> None:
 
 
 def _kind(defect: DefectError) -> str:
-    """Defects of one place in the code are one."""
+    """The error's type and place, by which defects are counted once."""
     error = defect.__cause__ or defect
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__} at {frame.filename}:{frame.lineno}"

@@ -1,9 +1,9 @@
-"""Coverage-guided fuzzing of one target with atheris, which looks for inputs that reach new code.
+"""Coverage-guided fuzzing of one target with atheris.
 
     pip install atheris                                    # wheels for Python 3.11 to 3.13
     python -m tests.fuzz.coverage_guided "zip archive" -runs=100000
 
-What follows the target's name goes to libFuzzer. A defect ends the run with its traceback.
+Options after the target's name are passed to libFuzzer. A defect ends the run with a traceback.
 """
 
 import sys
@@ -17,7 +17,7 @@ with atheris.instrument_imports(include=["datasets", "deep_emotion_jax"]):
 
 
 def main() -> None:
-    """Fuzzes until libFuzzer has done its runs."""
+    """Runs libFuzzer on the target."""
     name, *options = sys.argv[1:]
     with tempfile.TemporaryDirectory() as corpus, tempfile.TemporaryDirectory() as folder:
         for i, seed in enumerate(valid(name)):

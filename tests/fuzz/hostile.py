@@ -1,4 +1,4 @@
-"""Attacks made by hand: bombs, paths that climb out, links, pipes, and the smallest of pictures."""
+"""Hostile inputs: bombs, paths with "..", links, pipes, and the smallest pictures."""
 
 import gzip
 import io
@@ -38,7 +38,7 @@ def _zip(path: Path, members: dict[str, bytes], compression: int = zipfile.ZIP_D
 
 
 def _png(width: int, height: int, compressed: bytes) -> bytes:
-    """A PNG whose header claims any size."""
+    """A PNG whose header states any size."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         crc = zlib.crc32(kind + data).to_bytes(4)
@@ -174,7 +174,7 @@ def _names_that_climb_in_a_tar(folder: Path) -> Case:
 
 
 def _builder_fed_a_hostile_archive(folder: Path) -> Case:
-    """Preparation ends refused, and leaves nothing behind."""
+    """Preparation is refused and leaves no files."""
     raw = folder / "raw"
     raw.mkdir()
     names = ("../KA.AN1.39.png", "/KL.AN1.40.png", "a/../../KM.AN1.41.png")
@@ -184,7 +184,7 @@ def _builder_fed_a_hostile_archive(folder: Path) -> Case:
 
 
 def _folder_of_links_and_pipes(folder: Path) -> Case:
-    """A picture folder must neither wait for a pipe nor follow a link in a circle."""
+    """Reading a folder of pictures must not block on a pipe or follow a link cycle."""
     pictures = folder / "angry"
     pictures.mkdir()
     os.mkfifo(pictures / "Training_1.png")
@@ -238,7 +238,7 @@ def _weights_with_a_header_of_gigabytes(folder: Path) -> Case:
 
 
 def _weights_of_a_network_of_any_width(folder: Path) -> Case:
-    """Nothing of that size may be built before the tensors are seen not to fit."""
+    """The mismatch must be detected before a network of that size is built."""
     header, rest = seeds.split_safetensors(seeds.weights(folder)[0])
     text = header["__metadata__"]["deep_emotion_jax"].replace('"width": 0.1', '"width": 1e9')
     header["__metadata__"]["deep_emotion_jax"] = text
@@ -258,7 +258,7 @@ def _weights_of_a_million_classes(folder: Path) -> Case:
 
 
 def _pickle_named_safetensors(folder: Path) -> Case:
-    """A pickle that would leave a file if it were run."""
+    """A pickle that would create a file if it were loaded."""
     path = folder / "a.safetensors"
     path.write_bytes(b"cos\nsystem\n(S'touch " + bytes(folder / "run") + b"'\ntR.")
     return lambda: load_model(path)
@@ -290,7 +290,7 @@ def _picture_with_a_text_bomb(folder: Path) -> Case:
 
 
 def _smallest_pictures(folder: Path) -> Case:
-    """No byte, one pixel, one row, one column: read or refused, found no face or one."""
+    """Files of no bytes, one pixel, one row or one column are read or refused."""
     (folder / "empty.png").write_bytes(b"")
     for i, size in enumerate([(1, 1), (1, 3000), (3000, 1), (2, 1), (1, 48)]):
         Image.new("L", size).save(folder / f"{i}.png")
@@ -334,11 +334,11 @@ def _refused(case: Case) -> None:
         case()
     except UserError:
         return
-    raise AssertionError("was taken as good")
+    raise AssertionError("was accepted")
 
 
 def cases() -> Iterator[tuple[str, Callable[[Path], Case]]]:
-    """Name -> what lays the attack into an empty folder and returns what reads it."""
+    """Yields names, and functions that write an input to a folder and return its reader."""
     for name, lay in globals().items():
         if name.startswith("_") and getattr(lay, "__annotations__", {}).get("return") is Case:
             yield name.strip("_").replace("_", " "), lay

@@ -1,8 +1,8 @@
-"""Damages bytes the way disks, downloads and attackers do."""
+"""Damages bytes as disks, downloads and attackers do."""
 
 import random
 
-# What breaks parsers: numbers at the edges, other types, separators, ends and bits of headers.
+# Tokens that break parsers: extreme numbers, other types, separators, ends, parts of headers.
 TOKENS = (
     *(b"-1", b"0", b"255", b"256", b"4294967295", b"18446744073709551615", b"1e309", b"-1e308"),
     *(b"nan", b"inf", b"+7", b"0x7", b"0_7", b"\xd9\xa3", b"3.0000000e+00", b"9" * 400),
@@ -14,10 +14,10 @@ TOKENS = (
 
 
 def mutate(seed: bytes, rng: random.Random) -> bytes:
-    """The seed with one to six random edits; most keep the length, so that offsets still fit."""
+    """Returns the seed with one to six random edits; most keep the length and so the offsets."""
     data = bytearray(seed)
     for _ in range(rng.randint(1, 6)):
-        # Headers and directories lie at the ends: half of the edits go there.
+        # Headers and directories are at the ends: half of the edits are made there.
         size = max(1, len(data))
         near = min(size, 100)
         place = rng.choice(

@@ -1,4 +1,4 @@
-"""Valid files of every form that is read, small, to be damaged."""
+"""Small valid files of every supported format, to be damaged."""
 
 import gzip
 import io
@@ -25,7 +25,7 @@ def picture(form: str, mode: str = "L", side: int = 48, **options) -> bytes:
 
 
 def dataset_pictures() -> list[bytes]:
-    """Of the kinds that datasets come in."""
+    """Pictures in the formats of datasets."""
     return [
         picture("PNG"),
         picture("PNG", "RGB"),
@@ -41,7 +41,7 @@ def dataset_pictures() -> list[bytes]:
 
 
 def all_pictures() -> list[bytes]:
-    """Of the kinds that `predict` reads."""
+    """Pictures in the formats that `predict` reads."""
     exif = Image.Exif()
     exif[0x0112] = 6
     return [
@@ -75,7 +75,7 @@ def votes(rows: int = 3) -> bytes:
 
 
 def tar(content: bytes | None = None) -> bytes:
-    """The table in a tar file, not yet compressed."""
+    """The table in an uncompressed tar file."""
     content = csv() if content is None else content
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as archive:
@@ -112,7 +112,7 @@ def landmarks() -> bytes:
 
 
 def weights(folder: Path) -> list[bytes]:
-    """Networks as small as they come."""
+    """Very small networks."""
     found = []
     for settings in ({"width": 0.1}, {"width": 0.1, "attention": "none"}):
         model = DeepEmotion(2, **settings, rngs=nnx.Rngs(0))
@@ -123,11 +123,11 @@ def weights(folder: Path) -> list[bytes]:
 
 
 def split_safetensors(data: bytes) -> tuple[dict, bytes]:
-    """A safetensors file's header and what follows."""
+    """A safetensors file's header and the bytes after it."""
     end = 8 + int.from_bytes(data[:8], "little")
     return json.loads(data[8:end]), data[end:]
 
 
 def join_safetensors(header: bytes, rest: bytes) -> bytes:
-    """A file whose length prefix fits its header, whatever that is."""
+    """A file with the right length prefix for a header."""
     return len(header).to_bytes(8, "little") + header + rest

@@ -1,4 +1,4 @@
-"""What predict and the loader read beyond data sets: videos, what a detector gives, kept arrays."""
+"""Fuzzing targets besides datasets: videos, detections, stored arrays, device names."""
 
 import gzip
 import itertools
@@ -38,7 +38,7 @@ def videos(folder: Path) -> list[bytes]:
 
 
 def read_video(path: Path) -> None:
-    """Every frame, as predict reads it."""
+    """Reads every frame as predict does."""
     refused: list[UserError] = []
     for picture in itertools.islice(read([str(path)], refused.append), FRAMES):
         if picture.pixels.dtype != np.uint8 or picture.pixels.ndim != 3:
@@ -48,14 +48,14 @@ def read_video(path: Path) -> None:
 
 
 def frame_detections(data: bytes) -> None:
-    """The bytes as scores, boxes and landmarks of up to 3,000 faces, then cut out."""
+    """Interprets the bytes as detections of up to 3,000 faces and crops them."""
     rng = random.Random(data)
-    # Thousands are rare: they take a second, and few find as much.
+    # Thousands are rare: they take a second and find no more than a few.
     count = rng.choices((0, 1, 2, 5, 30, 3000), (20, 40, 40, 60, 40, 0.2))[0]
     numbers = np.resize(
         np.frombuffer(data + b"\0" * (-len(data) % 4) or b"\0" * 4, "<f4"), 15 * count
     )
-    if rng.random() < 0.7:  # mostly what a network could give
+    if rng.random() < 0.7:  # mostly plausible outputs of a network
         with np.errstate(all="ignore"):
             numbers = np.nan_to_num(numbers, nan=0.5) % 200
     rows = numbers.reshape(count, 15).astype(np.float32)
@@ -68,18 +68,18 @@ def frame_detections(data: bytes) -> None:
 
 
 def read_gzip(path: Path) -> None:
-    """FER-2013 as a compressed CSV."""
+    """Reads FER-2013 as a compressed CSV."""
     list(sources.read(path))
 
 
 def gzips(_: Path) -> list[bytes]:
-    """Valid ones."""
+    """Valid compressed CSV files."""
     return [gzip.compress(seeds.csv(), 1), gzip.compress(seeds.csv(1), 9)]
 
 
 @cache
 def _prepared() -> tuple[tfds.core.DatasetBuilder, Split, Path]:
-    """A small dataset, its training split, and the file where that is kept."""
+    """A small dataset, its training split, and the file in which that is stored."""
 
     folder = tempfile.mkdtemp(prefix="fuzz-arrays-")
     with mock.patch.object(synthetic.Builder, "SUBJECTS", dict.fromkeys(PARTS, 1)):
@@ -91,12 +91,12 @@ def _prepared() -> tuple[tfds.core.DatasetBuilder, Split, Path]:
 
 
 def kept_arrays(_: Path) -> list[bytes]:
-    """The file as it was written."""
+    """The undamaged file."""
     return [_prepared()[2].read_bytes()]
 
 
 def read_arrays(_: Path, data: bytes) -> Callable[[], object]:
-    """A damaged file must give the faces that the whole one gives."""
+    """Reading a damaged file must give the faces of the undamaged one."""
     builder, split, kept = _prepared()
     kept.write_bytes(data)
 
@@ -109,5 +109,5 @@ def read_arrays(_: Path, data: bytes) -> Callable[[], object]:
 
 
 def choose_device(data: bytes) -> None:
-    """Any text as the name of an accelerator."""
+    """Interprets the bytes as the name of an accelerator."""
     choose_devices(data.decode("utf-8", "replace"))

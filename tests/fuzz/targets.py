@@ -1,4 +1,4 @@
-"""What reads files or values from outside, each as one function of damaged bytes.
+"""Functions that read external files or values, each as a target for damaged bytes.
 
 A target may return or raise UserError; anything else is a defect. `check` runs one case.
 """
@@ -33,17 +33,17 @@ from deep_emotion_jax.nn.weights import load_model
 from . import seeds, surfaces
 from .mutate import mutate
 
-SECONDS = 10  # that one case may take
-LOCKS = ("jaffe.lock",)  # of the builder that is fed
-MEGABYTES = 600  # by which one case may raise the process's peak memory
+SECONDS = 10  # limit for one case
+LOCKS = ("jaffe.lock",)  # of the builder in use
+MEGABYTES = 600  # limit for the increase of the peak memory in one case
 
 
 class Target(NamedTuple):
-    """Something that is fuzzed.
+    """A function to fuzz.
 
     Attributes:
-      seeds: of a scratch folder -> valid inputs, to be damaged.
-      lay: puts one input into a folder of the target's own; returns what reads it.
+      seeds: scratch folder -> valid inputs, to be damaged.
+      lay: writes one input to a folder of the target and returns a function that reads it.
     """
 
     seeds: Callable[[Path], list[bytes]]
@@ -51,23 +51,23 @@ class Target(NamedTuple):
 
 
 class DefectError(AssertionError):
-    """The code under test did what it must not."""
+    """A defect of the code under test."""
 
 
 class _HangError(BaseException):
-    """Passes through every `except Exception`."""
+    """A timeout; not caught by `except Exception`."""
 
 
 def check(case: Callable[[], object], folder: Path) -> str:
     """Runs one case and returns how it ended: "read" or "refused".
 
     Args:
-      case: reads what lies in `folder`.
-      folder: no file may appear here or vanish.
+      case: reads the input in `folder`.
+      folder: a folder whose files must not change.
 
     Raises:
-      DefectError: it raised something else than a UserError with one clear line, took too long or
-        too much memory, or wrote where it should not.
+      DefectError: it raised an error other than a clear UserError, took too long or too much
+        memory, or changed files.
     """
     before = _listing(folder)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -92,7 +92,7 @@ def check(case: Callable[[], object], folder: Path) -> str:
 
 
 def _listing(folder: Path) -> set[tuple[Path, int]]:
-    # A preparation leaves its own empty lock.
+    # A preparation leaves an empty lock.
     files = (path for path in folder.rglob("*") if not path.is_dir() and path.name not in LOCKS)
     return {(path, path.lstat().st_size) for path in files}
 
@@ -112,7 +112,7 @@ def _alarm():
 
 
 def damaged(name: str, folder: Path, rng: random.Random) -> Callable[[], object]:
-    """Lays one damaged input of a target into the folder; returns what reads it."""
+    """Writes a damaged input of a target to the folder; returns a function that reads it."""
     return TARGETS[name].lay(folder, mutate(rng.choice(valid(name)), rng))
 
 
@@ -131,7 +131,7 @@ def _put(folder: Path, name: str, data: bytes) -> Path:
 
 
 def _file(name: str, read: Callable[[Path], object]) -> Callable:
-    """A target whose input is a file of this name."""
+    """`Target.lay` for a file of this name."""
 
     def lay(folder: Path, data: bytes) -> Callable[[], object]:
         path = _put(folder, name, data)
@@ -141,7 +141,7 @@ def _file(name: str, read: Callable[[Path], object]) -> Callable:
 
 
 def _bytes(read: Callable[[bytes], object]) -> Callable:
-    """A target whose input is the content itself."""
+    """`Target.lay` for a function of the bytes."""
     return lambda folder, data: lambda: read(data)
 
 
@@ -191,7 +191,7 @@ def _read_landmarks(data: bytes) -> None:
 
 
 def _read_names(folder: Path, data: bytes) -> Callable[[], object]:
-    """Member names of an archive, one a line, as every dataset reads them."""
+    """Member names of an archive, one per line, read as every dataset does."""
     names = [line.decode("utf-8", "replace") for line in data.split(b"\n")]
     with zipfile.ZipFile(folder / "names.zip", "w") as archive:
         for name in dict.fromkeys(names):
@@ -229,13 +229,13 @@ def _names_of_fer2013(path: Path) -> None:
 
 
 def _read_weights_header(folder: Path, data: bytes) -> Callable[[], object]:
-    """A damaged header, its length put right again, before whole tensors."""
+    """A damaged header with a correct length, before undamaged tensors."""
     rest = seeds.split_safetensors(valid("weights file")[0])[1]
     return _file("a.safetensors", load_model)(folder, seeds.join_safetensors(data, rest))
 
 
 def _read_weights_description(folder: Path, data: bytes) -> Callable[[], object]:
-    """A damaged description of the network in a whole safetensors file."""
+    """A damaged description of the network in a valid safetensors file."""
     header, rest = seeds.split_safetensors(valid("weights file")[0])
     header["__metadata__"]["deep_emotion_jax"] = data.decode("utf-8", "replace")
     whole = seeds.join_safetensors(json.dumps(header).encode(), rest)
@@ -244,7 +244,7 @@ def _read_weights_description(folder: Path, data: bytes) -> Callable[[], object]
 
 @cache
 def predictor() -> Predictor:
-    """The shipped network; the pictures are faces already."""
+    """The shipped network with the detector for pictures of single faces."""
     return Predictor.from_pretrained("deep_emotion.fer2013", detectors.whole_picture)
 
 
@@ -255,7 +255,7 @@ def _predict(path: Path) -> None:
 
 
 def _predict_array(data: bytes) -> None:
-    """The bytes as an array of any type and shape: NaN, infinities, denormals, wild integers."""
+    """Interprets the bytes as an array of any type and shape, with any values."""
     rng = random.Random(data)
     types = ("uint8", "uint16", "int8", "int32", "int64", "float16", "float32", "float64", "bool")
     dtype = np.dtype(
@@ -271,7 +271,7 @@ def _predict_array(data: bytes) -> None:
         ).reshape(shape)
     if dtype.kind == "f" and rng.random() < 0.7:
         with np.errstate(all="ignore"):
-            array = np.abs(array) % 1  # mostly in range, but for what is not finite
+            array = np.abs(array) % 1  # in range, unless not finite
     predictor().predict(array)
 
 

@@ -1,11 +1,11 @@
-"""Makes grid_sample.npz (images) and grid_sample_3d.npz (volumes), PyTorch's values.
+"""Makes grid_sample.npz (images) and grid_sample_3d.npz (volumes) with PyTorch.
 
     python tests/golden/make_grid_sample.py        # needs numpy and torch; written with torch 2.13
 
-Inputs are float32 numbers, PyTorch computes in float64. Values of `grid_sample` and its gradients
-are only comparable where they are smooth, so no point lies within MARGIN pixels of a kink. In
-either corner convention the kinks lie at whole pixels (cells of bilinear, edges of border) and at
-half pixels (rounding of nearest, mirrors of reflection): points there are drawn again.
+Inputs are float32, PyTorch computes in float64. Values of `grid_sample` and its gradients can only
+be compared where they are smooth, so no point is within MARGIN pixels of a kink. In both corner
+conventions the kinks are at whole pixels (cells of bilinear, edges of border) and at half pixels
+(rounding of nearest, mirrors of reflection): points there are drawn again.
 """
 
 from itertools import product
@@ -21,7 +21,7 @@ MARGIN = 0.01
 
 
 def draw_grid(rng: np.random.Generator, shape: tuple[int, ...], sides: list[int]) -> np.ndarray:
-    """Points (x, y) or (x, y, z) for sides in the same order, none near a kink."""
+    """Draws points (x, y) or (x, y, z) away from kinks, for sides in the same order."""
     grid = rng.uniform(-REACH, REACH, shape).astype(np.float32)
     while (bad := near_kink(grid, np.array(sides))).any():
         grid[bad] = rng.uniform(-REACH, REACH, bad.sum())

@@ -1,9 +1,9 @@
-"""Makes pretrained_logits.npz, what the networks of the package answer, held by test_weights.py.
+"""Makes pretrained_logits.npz, the logits of the packaged networks, for test_weights.py.
 
-    python tests/golden/make_pretrained_logits.py      # after the weights were replaced
+    python tests/golden/make_pretrained_logits.py      # after replacing the weights
 
-Logits are computed in float64 by a plain reading of the paper's figure in SciPy and NumPy, straight
-from the tensors in the file: no code of the package but its drawing of faces has a part in them.
+Logits are computed in float64 with SciPy and NumPy from the tensors in the file, after the paper's
+figure. Only the generated faces come from this project's code.
 """
 
 import json

@@ -2,7 +2,7 @@
 
     PYTHONPATH=. python tests/golden/make_ten_epochs.py   # made with jax 0.10.2 on a CPU
 
-tests/training/test_versions.py trains again and compares, with whatever version of JAX there is.
+tests/training/test_versions.py compares a training with the installed version of JAX with them.
 """
 
 import dataclasses

@@ -1,9 +1,9 @@
-"""Writes training_trajectory.npz: ten steps of training in PyTorch, for tests/test_trajectory.py.
+"""Writes training_trajectory.npz: ten training steps in PyTorch, for test_trajectory.py.
 
     python tests/golden/make_training_trajectory.py   # needs PyTorch; made with 2.13 on a CPU
 
-The network, loss, optimizer, schedule and moving average are written anew here, from the paper and
-PyTorch's own functions; nothing is imported from this repository.
+The network, loss, optimizer, schedule and moving average are implemented here from the paper and
+PyTorch's functions; nothing is imported from this repository.
 """
 
 import math

@@ -21,19 +21,19 @@ from safetensors.numpy import save_file
 
 ROOT = Path(__file__).resolve().parents[2]
 SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
-# In the order in which the graph has them; each is a 1 x 1 and a depthwise convolution.
+# In the order of the graph; each is a 1 x 1 and a depthwise convolution.
 UNITS = (
     "backbone.0",
     *(f"backbone.{block}.{i}" for block in (1, 2, 3, 4, 5) for i in range(2)),
     *("neck.2", "neck.1", "neck.0"),
 )
-# The graph's order of heads, and where their channels go in ours: see yunet.SCORE.
+# The order of heads in the graph, and the order of their channels here, see yunet.SCORE.
 HEADS = ("score", "box", "fit", "landmarks")
 CHANNELS = ("score", "fit", "box", "landmarks")
 
 
 def convert(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
-    """The weights by layer, channels last, for pictures in RGB: the file's are in BGR."""
+    """Return the weights by layer, channels last, for RGB pictures; the file's are for BGR."""
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     convolutions = iter(
         [arrays[name] for name in node.input[1:]] for node in graph.node if node.op_type == "Conv"
@@ -62,7 +62,7 @@ def convert(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
 
 
 def golden(file: Path) -> dict[str, np.ndarray]:
-    """What ONNX Runtime gives for the astronaut: the 40 best places of each level."""
+    """Return ONNX Runtime's output for the astronaut: the 40 best places of each level."""
     session = onnxruntime.InferenceSession(file)
     picture = np.zeros((640, 640, 3), np.float32)
     picture[:512, :512] = skimage.data.astronaut()[..., ::-1]
@@ -85,7 +85,7 @@ def golden(file: Path) -> dict[str, np.ndarray]:
 def main() -> None:
     """Convert, then write weights and golden values."""
     file = Path(sys.argv[1])
-    assert hashlib.sha256(file.read_bytes()).hexdigest() == SHA256, "another file than expected"
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == SHA256, "unexpected file"
     weights = convert(onnx.load(file).graph)
     save_file(weights, ROOT / "deep_emotion_jax/data/yunet.safetensors")
     np.savez_compressed(ROOT / "tests/golden/yunet.npz", **golden(file))
