@@ -1,4 +1,4 @@
-"""Finds and reads raw files in folders and zip archives, without unpacking anything to disk."""
+"""Finds and reads raw files in folders and zip archives, without extracting them to disk."""
 
 import contextlib
 import errno
@@ -16,8 +16,8 @@ from deep_emotion_jax.errors import UserError
 
 MAX_FILE_BYTES = 1 << 20
 
-# What zipfile raises depends on which bytes are damaged. RuntimeError: encrypted, or
-# (NotImplementedError) an unknown compression; OSError: bzip2's, and a place outside the file.
+# Errors of zipfile for damaged archives. RuntimeError: encrypted, or (NotImplementedError) an
+# unknown compression; OSError: bzip2, and offsets outside the file.
 _ZIP_ERRORS = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
     *(EOFError, OSError, RuntimeError, ValueError),
@@ -26,21 +26,21 @@ _ZIP_ERRORS = (
 
 @contextlib.contextmanager
 def open_files(root: Path, *kinds: tuple[str, ...]) -> Iterator[dict[Path, Callable[[], bytes]]]:
-    """Finds files below a folder or in a zip archive; nothing is ever extracted to disk.
+    """Finds files below a folder or in a zip archive.
 
-    A folder may hold archives: they are searched for those kinds of which nothing lies unpacked.
-    Links are followed, hidden files and macOS's `__MACOSX` twins are skipped; see `folders.walk`.
+    Archives in a folder are searched for the kinds that have no unpacked file. Links are followed;
+    hidden files and macOS's `__MACOSX` folders are skipped, see `folders.walk`.
 
     Args:
       root: a folder or a zip archive.
-      *kinds: groups of endings, in lower case, such as `(".jpg", ".jpeg")`.
+      *kinds: groups of suffixes in lower case, such as `(".jpg", ".jpeg")`.
 
     Yields:
-      Path, in order, -> a function that returns the content while this context is open. For the
-      member of an archive the path is `archive / member`.
+      Path -> a function that returns the content while this context is open, sorted by path. The
+      path of an archive's member is `archive / member`.
 
     Raises:
-      UserError: an archive is damaged, here or when its member is read, or a file is larger than
+      UserError: if an archive is damaged, also when a member is read, or a file is larger than
         `MAX_FILE_BYTES`.
     """
     loose = [path for path in walk(root) if path.is_file()] if root.is_dir() else []
@@ -53,7 +53,7 @@ def open_files(root: Path, *kinds: tuple[str, ...]) -> Iterator[dict[Path, Calla
         for path in archives if packed else ():
             with _zip_errors(path):
                 archive = stack.enter_context(zipfile.ZipFile(path))
-            # Some programs for Windows separate folders by backslashes.
+            # Some Windows programs use backslashes as separators.
             members = {
                 Path(f"{path}/{name.replace(chr(92), '/')}"): name for name in archive.namelist()
             }
@@ -65,7 +65,7 @@ def open_files(root: Path, *kinds: tuple[str, ...]) -> Iterator[dict[Path, Calla
 def read_files(
     root: Path, endings: tuple[str, ...] = (".jpg", ".jpeg", ".png")
 ) -> Iterator[tuple[Path, bytes]]:
-    """Yields path and content of what `open_files` finds of one kind, with its errors."""
+    """Yields path and content of the files that `open_files` finds, with its errors."""
     with open_files(root, endings) as files:
         for path, read in files.items():
             yield path, read()
@@ -73,13 +73,13 @@ def read_files(
 
 @contextlib.contextmanager
 def open_member(path: Path, *names: str) -> Iterator[tuple[Path, IO[bytes]] | None]:
-    """Opens the first member of a zip archive that has one of these file names, however large.
+    """Opens the first member of a zip archive that has one of these file names, of any size.
 
     Yields:
       Its path, `archive / member`, and a stream of its content; None if there is no such member.
 
     Raises:
-      UserError: the archive is damaged, here or while the stream is read.
+      UserError: if the archive is damaged, also while the stream is read.
     """
     with _zip_errors(path), zipfile.ZipFile(path) as archive:
         for member in archive.namelist():
@@ -91,26 +91,26 @@ def open_member(path: Path, *names: str) -> Iterator[tuple[Path, IO[bytes]] | No
 
 
 def by_key(paths: Iterable[Path], key: Callable[[Path], str]) -> dict[str, Path]:
-    """Files by the key that names their example.
+    """Maps the keys of examples to their files.
 
     Raises:
-      UserError: two files have the same key.
+      UserError: if two files have the same key.
     """
     found: dict[str, Path] = {}
     for path in paths:
         other = found.setdefault(key(path), path)
         if other is not path:
-            raise UserError(f"{path} is there a second time, as {other}; keep one of them.")
+            raise UserError(f"{path} is a duplicate of {other}; remove one of them.")
     return found
 
 
 def nothing_found(path: Path, expected: str, dataset: str) -> UserError:
-    """The error for a folder or an archive in which nothing of a dataset is found.
+    """Returns the error for a folder or an archive without files of a dataset.
 
     Args:
-      path: what was searched.
-      expected: the names that were looked for.
-      dataset: the folder of `datasets` whose README helps.
+      path: the folder or archive.
+      expected: the expected file names.
+      dataset: the dataset's folder in `datasets`.
     """
     if path.is_dir():
         names = {entry.name for entry in path.iterdir()}
@@ -119,8 +119,8 @@ def nothing_found(path: Path, expected: str, dataset: str) -> UserError:
             names = {name.replace("\\", "/").split("/")[0] for name in archive.namelist()}
     found = ", ".join(sorted(names)[:8]) or "nothing"
     return UserError(
-        f"{path} holds no {expected} (found: {found}); the README of datasets/{dataset} tells "
-        "where to get them."
+        f"{path} has no {expected} (found: {found}); the README of datasets/{dataset} says where "
+        "to get them."
     )
 
 
@@ -140,11 +140,11 @@ def _zip_errors(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except _ZIP_ERRORS as error:
-        # Other errors of the system are about the path or the disk, not about the content.
+        # Other system errors concern the path or the disk, not the content.
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
         raise UserError(
-            f"{path} is not a whole zip archive ({error}); download it again."
+            f"{path} is not a complete zip archive ({error}); download it again."
         ) from error
 
 
@@ -160,8 +160,10 @@ def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
 
 
 def _read_small(file: IO[bytes], path: Path) -> bytes:
-    # Reading one byte past the limit tells, whatever size an archive claims for its member.
+    # Reads one byte past the limit, because an archive may state a wrong size for its member.
     data = file.read(MAX_FILE_BYTES + 1)
     if len(data) > MAX_FILE_BYTES:
-        raise UserError(f"{path} is larger than {MAX_FILE_BYTES} bytes: not one of these images.")
+        raise UserError(
+            f"{path} is larger than {MAX_FILE_BYTES} bytes, too large for this dataset."
+        )
     return data

@@ -1,8 +1,8 @@
-"""Splits as arrays: decoded once, kept beside the prepared dataset, then read in a moment.
+"""Splits as arrays, cached beside the prepared dataset after they are first decoded.
 
-A split is one .npy file of records in `<dataset>/arrays/`. Its name has a fingerprint of what was
-prepared and a checksum of its own content, so a stale, cut or damaged file is never used but
-written anew. Where the folder cannot be written, every start decodes. `stored` reads and writes the
+A split is one .npy file of records in `<dataset>/arrays/`. Its name has a fingerprint of the
+prepared dataset and a checksum of its content, so stale, truncated or damaged files are rewritten.
+If the folder cannot be written, the split is decoded at every start. `stored` reads and writes the
 same files for splits that do not fit into memory.
 """
 
@@ -24,14 +24,14 @@ from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.runtime import multihost
 
 TEXTS = ("keys", "subjects", "copies")
-FORMAT = 1  # Changes with what `to_records` writes.
+FORMAT = 1  # Increase it if `to_records` changes.
 
 
 def load(builder: tfds.core.DatasetBuilder, split: str) -> Split:
     """Reads a split of a prepared dataset; all processes of a training must call it.
 
     Raises:
-      UserError: the processes hold different data.
+      UserError: if the data differ between processes.
     """
     stem = f"{split}-{fingerprint(builder, split)}"
     folder = Path(builder.data_path) / "arrays"
@@ -50,7 +50,7 @@ def load(builder: tfds.core.DatasetBuilder, split: str) -> Split:
 
 
 def source(builder: tfds.core.DatasetBuilder, split: str) -> Any:
-    """The examples of a prepared split by index, with images as encoded as they are stored."""
+    """Returns the examples of a prepared split by index, with images still encoded."""
     images = [
         name
         for name, feature in builder.info.features.items()
@@ -62,7 +62,7 @@ def source(builder: tfds.core.DatasetBuilder, split: str) -> Any:
 
 
 def fingerprint(builder: tfds.core.DatasetBuilder, split: str) -> str:
-    """Changes when the dataset is prepared anew, and with the format of the arrays."""
+    """Returns a hash that changes when the dataset is prepared again or `FORMAT` changes."""
     folder = Path(builder.data_path)
     digest = hashlib.sha256(f"{FORMAT} {builder.info.full_name}\n".encode())
     for name in ("dataset_info.json", "features.json"):
@@ -79,7 +79,7 @@ def _read(folder: Path, stem: str) -> Split | None:
             records = npy.open_memmap(path, mode="r")  # refuses pickled objects
             if path.stem == f"{stem}-{_checksum(records)}":
                 return _split(records)
-        except Exception as error:  # NumPy raises anything for a damaged header, TokenError too.
+        except Exception as error:  # NumPy raises many types for damaged headers, even TokenError.
             logging.info("%s cannot be used: %s", path, error)
     return None
 
@@ -94,7 +94,7 @@ def _write(folder: Path, stem: str, split: str, data: Split) -> None:
             old.unlink(missing_ok=True)
         files.write_bytes(folder / f"{stem}-{_checksum(records)}.npy", content.getvalue())
     except OSError as error:  # A full or read-only disk: the next start decodes again.
-        logging.info("The arrays of %s are not kept: %s", split, error)
+        logging.info("The arrays of %s are not cached: %s", split, error)
 
 
 def _checksum(records: np.ndarray) -> str:
@@ -102,11 +102,11 @@ def _checksum(records: np.ndarray) -> str:
 
 
 def to_records(data: Split, widths: Mapping[str, int] | None = None) -> np.ndarray:
-    """The examples as records, of those columns that the dataset has.
+    """Converts examples to records with the columns that the dataset has.
 
     Args:
       data: the examples.
-      widths: bytes of the columns of texts; None for as many as the longest needs.
+      widths: text column -> its width in bytes; None for the length of the longest text.
     """
     widths = widths or {}
     columns: dict[str, np.ndarray] = {
@@ -134,7 +134,7 @@ def _split(records: np.ndarray) -> Split:
 
 
 def to_split(columns: dict[str, Any]) -> Split:
-    """A split of the columns of `to_records`."""
+    """Converts the columns of `to_records` to a split."""
     texts = {
         name: [text.decode() for text in columns[name].tolist()]
         for name in TEXTS

@@ -1,4 +1,4 @@
-"""Kept arrays give what the dataset holds, and are never trusted when they should not be."""
+"""Cached arrays match the dataset; stale or damaged ones are not used."""
 
 import os
 
@@ -13,7 +13,7 @@ from deep_emotion_jax.runtime import multihost
 
 @pytest.fixture(scope="module")
 def builder(tmp_path_factory):
-    """A small dataset with every kind of column that TFDS knows."""
+    """A small dataset with all types of columns."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module.Builder, "SUBJECTS", {"train": 2, "validation": 1, "test": 1})
         builder = module.Builder(data_dir=tmp_path_factory.mktemp("data"))
@@ -23,7 +23,7 @@ def builder(tmp_path_factory):
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """The splits that were decoded instead of being read from their arrays."""
+    """The splits that were decoded instead of read from the cache."""
     names = []
     read = multihost.read_split
     monkeypatch.setattr(multihost, "read_split", lambda s: names.append(len(s)) or read(s))
@@ -71,7 +71,7 @@ def header_of_objects(path):
 
 
 def unclosed_header(path):
-    """A header that NumPy's own reader fails on with an error of Python's tokenizer."""
+    """A header for which NumPy's reader raises an error of Python's tokenizer."""
     content = bytearray(path.read_bytes())
     content[10:11] = b"["
     path.write_bytes(content.replace(b"}", b" ", 1))
@@ -81,7 +81,7 @@ def unclosed_header(path):
     "damage",
     [cut, flip_a_bit, header_of_objects, unclosed_header, lambda p: p.write_bytes(b"")],
 )
-def test_damaged_arrays_are_written_anew(builder, decoded, damage):
+def test_damaged_arrays_are_rewritten(builder, decoded, damage):
     expected = arrays.load(builder, "train")
     before = len(decoded)
     damage(kept(builder)[0])
@@ -104,7 +104,7 @@ def test_arrays_of_another_preparation_are_not_used(builder, decoded):
     assert kept(builder) != old
 
 
-def test_a_folder_that_cannot_be_written_is_read_all_the_same(builder, decoded, monkeypatch):
+def test_a_read_only_folder_is_decoded_at_every_start(builder, decoded, monkeypatch):
     for path in kept(builder):
         path.unlink()
 

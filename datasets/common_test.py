@@ -14,20 +14,20 @@ def test_a_grey_48_x_48_picture_is_unchanged():
     np.testing.assert_array_equal(face_image(np.stack([NOISE] * 3, -1)), NOISE)
 
 
-def test_the_middle_is_kept_without_a_square():
+def test_the_default_square_is_central():
     wide = np.pad(NOISE, ((0, 0), (7, 7)))
     np.testing.assert_array_equal(face_image(wide), NOISE)
     np.testing.assert_array_equal(face_image(wide.T), NOISE.T)
 
 
-def test_a_square_is_cut_where_it_says():
+def test_a_given_square_is_cropped():
     picture = np.zeros((100, 200), np.uint8)
     picture[31:79, 120:168] = NOISE
     np.testing.assert_array_equal(face_image(picture, Square(120, 31, 48)), NOISE)
 
 
 def test_shrinking_averages_all_pixels():
-    # A checkerboard of single pixels has none of its own grey: a filter that skips pixels tells.
+    # A checkerboard of single pixels: a filter that skips pixels does not give its mean.
     board = np.indices((480, 480)).sum(0) % 2 * 255
     face = face_image(board.astype(np.uint8))
     assert abs(face.astype(int) - 127.5).max() < 3
@@ -51,7 +51,7 @@ def test_beyond_the_edge_the_edge_is_repeated():
 
 def test_transparent_pixels_show_the_background():
     picture = np.zeros((48, 48, 4), np.uint8)
-    picture[..., :3] = 255  # White that must not shine through.
+    picture[..., :3] = 255  # White that must not be visible.
     picture[10:20, 10:20] = (10, 10, 10, 255)
     picture[30:40, 30:40] = (10, 10, 10, 128)
     face = face_image(picture)
@@ -71,5 +71,5 @@ def test_colour_is_luma():
 
 def test_totals():
     check_totals(Path("raw"), {"images": 3, "subjects": 2}, {"images": 3, "subjects": 2})
-    with pytest.raises(UserError, match="raw holds 2 subjects, not 1; it is incomplete"):
+    with pytest.raises(UserError, match="raw has 2 subjects, not 1; it is incomplete"):
         check_totals(Path("raw"), {"images": 3, "subjects": 2}, {"images": 3, "subjects": 1})

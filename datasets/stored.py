@@ -1,7 +1,7 @@
 """Splits whose images stay in a file, for datasets that do not fit into memory.
 
-The files are those of `arrays`, written and read in blocks. What is small is in memory: labels,
-keys, subjects and soft labels.
+The files are those of `arrays`, written and read in blocks. Labels, keys, subjects and soft labels
+are in memory.
 """
 
 import os
@@ -22,13 +22,13 @@ from deep_emotion_jax.data.stored import Part, StoredRows
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.runtime import multihost
 
-BLOCK = 1 << 13  # examples that are decoded or read at once: 40 MB
+BLOCK = 1 << 13  # examples decoded or read at once, 40 MB
 _LARGE = ("images", "evidence")
 _FEATURES = {"keys": "key", "subjects": "subject", "copies": "copy_of"}
 
 
 def size(builder: tfds.core.DatasetBuilder, split: str) -> int:
-    """Bytes of the decoded images of a split, with their evidence."""
+    """Returns the size in bytes of the decoded images of a split, including their evidence."""
     images = [
         feature
         for feature in builder.info.features.values()
@@ -41,11 +41,11 @@ def size(builder: tfds.core.DatasetBuilder, split: str) -> int:
 def load(builder: tfds.core.DatasetBuilder, split: str) -> Split:
     """Reads a split of a prepared dataset; images and evidence are `StoredRows`.
 
-    All processes of a training must call it. Where the file is not there yet, the first process
-    writes it, and the others wait; those that do not find it then write it on their own disk.
+    All processes of a training must call it. If the file does not exist, the first process writes
+    it and the others wait; those that still do not find it write it to their own disk.
 
     Raises:
-      UserError: the file cannot be written, or the processes hold different data.
+      UserError: if the file cannot be written, or the data differ between processes.
     """
     folder = Path(builder.data_path) / "arrays"
     stem = f"{split}-{arrays.fingerprint(builder, split)}"
@@ -81,13 +81,13 @@ def _read(folder: Path, stem: str) -> Split | None:
 
 
 def _read_file(path: Path) -> tuple[Split, int]:
-    """The split in a file, and the checksum of its records."""
+    """Returns the split in a file, and the checksum of its records."""
     with path.open("rb") as file:
         npy.read_magic(file)
         (count,), _, dtype = npy.read_array_header_1_0(file)
         offset, checksum = file.tell(), 0
         if dtype.hasobject or dtype.fields is None:
-            raise ValueError("it holds no records")
+            raise ValueError("it has no records")
         parts: dict[str, list[np.ndarray]] = {name: [] for name in dtype.fields}
         while len(block := np.fromfile(file, dtype, BLOCK)):
             checksum = zlib.crc32(block.view(np.uint8).data, checksum)
@@ -104,10 +104,10 @@ def _read_file(path: Path) -> tuple[Split, int]:
 
 
 def _write(folder: Path, stem: str, split: str, source: Any) -> None:
-    """Writes the file block after block, through a temporary one.
+    """Writes the file in blocks under a temporary name, and renames it at the end.
 
     Raises:
-      UserError: it cannot be written.
+      UserError: if it cannot be written.
     """
     temporary = folder / f".{stem}.{os.getpid()}.tmp"
     try:
@@ -130,7 +130,7 @@ def _write(folder: Path, stem: str, split: str, source: Any) -> None:
 
 
 def _write_records(file: Any, source: Any) -> int:
-    """Writes the examples of a source as one array of records; returns their checksum."""
+    """Writes the examples of a source as one array of records, and returns their checksum."""
     widths = dict.fromkeys(_FEATURES, 1)
     for block in _blocks(source):
         for example in block.read():  # images stay encoded
@@ -160,7 +160,7 @@ class _Block:
         return self._source.__getitems__([self._first + place for place in places])
 
     def read(self) -> list[dict[str, Any]]:
-        """All of them."""
+        """Returns all examples of the block."""
         return self.__getitems__(list(range(len(self))))
 
 

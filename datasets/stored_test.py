@@ -1,4 +1,4 @@
-"""Splits whose images stay in files are those that lie in memory."""
+"""Splits whose images stay in files equal those in memory."""
 
 import copy
 
@@ -32,14 +32,14 @@ def kept(builder, split="train"):
     return sorted((builder.data_path / "arrays").glob(f"{split}-*"))
 
 
-def test_it_is_the_split_in_memory_and_its_file_serves_both(builder):
+def test_stored_splits_equal_splits_in_memory_and_share_their_file(builder):
     found = stored.load(builder, "train")
     files = kept(builder)
     expected = arrays.load(builder, "train")
     assert kept(builder) == files  # not written again
     assert isinstance(found.images, StoredRows)
     assert found.fingerprint() == expected.fingerprint()
-    assert found.images.nbytes * 2 == stored.size(builder, "train")  # evidence takes the other half
+    assert found.images.nbytes * 2 == stored.size(builder, "train")  # the other half is evidence
     places = np.array([[3, 69], [-1, 3]])
     for name in ("images", "evidence"):
         rows, array = getattr(found, name), getattr(expected, name)
@@ -62,7 +62,7 @@ def test_joined_rows_stay_in_their_files(builder):
         joined[np.array([105])]
 
 
-def test_a_damaged_file_is_written_anew(builder):
+def test_a_damaged_file_is_rewritten(builder):
     expected = stored.load(builder, "train").fingerprint()
     (path,) = kept(builder)
     content = bytearray(path.read_bytes())
@@ -73,7 +73,7 @@ def test_a_damaged_file_is_written_anew(builder):
     assert path.read_bytes() != content
 
 
-def test_a_full_disk_is_one_sentence(builder, monkeypatch):
+def test_a_full_disk_gives_one_sentence(builder, monkeypatch):
     for path in kept(builder, "validation"):
         path.unlink()
 
@@ -90,7 +90,7 @@ def test_a_full_disk_is_one_sentence(builder, monkeypatch):
     ("streaming", "room", "streamed"),
     [("auto", True, False), ("auto", False, True), ("always", True, True), ("never", False, False)],
 )
-def test_what_does_not_fit_is_streamed(data_dir, monkeypatch, streaming, room, streamed):
+def test_splits_that_do_not_fit_are_streamed(data_dir, monkeypatch, streaming, room, streamed):
     monkeypatch.setattr(load, "fits", lambda size, devices: room)
     config = default.get_config()
     config.data_dir, config.streaming = str(data_dir), streaming

@@ -20,11 +20,11 @@ from deep_emotion_jax.errors import UserError
 
 @dataclasses.dataclass(eq=False)
 class Config(tfds.core.BuilderConfig):
-    """Which frames and classes.
+    """A choice of frames and classes.
 
     Attributes:
-      frames: how many of a sequence's last frames carry its label.
-      labels: the classes; with neutral among them, each first frame is one.
+      frames: number of last frames of a sequence that have its label.
+      labels: the classes; if neutral is one of them, the first frame of each sequence is neutral.
     """
 
     frames: int = 3
@@ -35,19 +35,19 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     """Faces of 118 people who pose an expression: 327 labelled sequences, 48 x 48 grey.
 
     Features: `image` uint8 (48, 48, 1) in [0, 255]; `label`; `key`, the frame's file name without
-    ending, `S010_004_00000019`; `subject`, `S010`; `sequence`, `S010_004`.
+    suffix, `S010_004_00000019`; `subject`, `S010`; `sequence`, `S010_004`.
     """
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First release."}
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
-Ask for CK+ at http://www.jeffcohn.net/Resources/ and give as manual_dir the folder that holds, as
-downloaded or unpacked,
+Ask for CK+ at http://www.jeffcohn.net/Resources/ and set manual_dir to the folder with these files,
+as downloaded or unpacked:
   extended-cohn-kanade-images.zip  (cohn-kanade-images/S###/###/*.png)
   Emotion_labels.zip               (Emotion/S###/###/*_emotion.txt)
   Landmarks.zip                    (Landmarks/S###/###/*_landmarks.txt; better than a detector)
-or give CK+48 or another copy with faces in class folders, at any size, with one or three frames of
-a sequence, folder or zip (CK+48/<emotion>/S###_###_########.png).
+or to CK+48 or another copy with faces in class folders, of any size, with one or three frames per
+sequence, as a folder or zip (CK+48/<emotion>/S###_###_########.png).
 """
     BUILDER_CONFIGS: ClassVar[list[Config]] = [
         Config(name="last3", description="Last 3 frames, 7 classes with contempt: 981 images."),
@@ -59,7 +59,7 @@ a sequence, folder or zip (CK+48/<emotion>/S###_###_########.png).
         Config(name="apex", description="Last frame, 7 classes: 327 images.", frames=1),
         Config(
             name="neutral8",
-            description="Last 3 frames, and the first as neutral, 8 classes: 1,308 images.",
+            description="Last 3 frames, and the first frame as neutral, 8 classes: 1,308 images.",
             labels=sources.LABELS,
         ),
     ]
@@ -90,10 +90,10 @@ a sequence, folder or zip (CK+48/<emotion>/S###_###_########.png).
         has_neutral = any(sequence.neutral for sequence in source.sequences)
         if "neutral" in self.builder_config.labels and not has_neutral:
             raise UserError(
-                f"{path} is CK+48, which has no first frames to be neutral; use the configs last3, "
-                "last3_6 or apex, or give the original distribution."
+                f"{path} is CK+48, which has no first frames to use as neutral; use the configs "
+                "last3, last3_6 or apex, or give the original distribution."
             )
-        # Of CK+48 every frame counts, so that an additional one is noticed.
+        # Counts all frames of CK+48, so that surplus ones are detected.
         frames = [s.frames if source.is_cropped else s.frames[-3:] for s in source.sequences]
         found = {
             "subjects": len({sequence.subject for sequence in source.sequences}),
@@ -104,7 +104,7 @@ a sequence, folder or zip (CK+48/<emotion>/S###_###_########.png).
         if source.is_cropped and found["frames"] == expected["sequences"]:
             expected["frames"] = expected["sequences"]
             if self.builder_config.frames > 1:
-                logging.warning("%s has one frame of each sequence; they are all taken", path)
+                logging.warning("%s has only one frame per sequence; all are used", path)
         common.check_totals(path, found, expected)
 
     def _generate_examples(self, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -130,7 +130,7 @@ a sequence, folder or zip (CK+48/<emotion>/S###_###_########.png).
                 if source.is_cropped:
                     size = size or pictures[0].shape[:2]
                     _check_sizes(frames, pictures, size)
-                # Pictures of another form than a square were not cut around the face.
+                # Pictures that are not square were not cropped to the face.
                 if size and size[0] == size[1]:
                     images = [common.face_image(picture) for picture in pictures]
                 else:
@@ -155,7 +155,7 @@ def _check_sizes(
         if picture.shape[:2] != size:
             raise UserError(
                 f"{frame.path} has {picture.shape[1]} x {picture.shape[0]} pixels, not {size[1]} x "
-                f"{size[0]} as the others; give one form of CK+ only."
+                f"{size[0]} like the others; give only one copy of CK+."
             )
 
 
@@ -163,8 +163,8 @@ def _landmark_square(path: Path, read: sources.Read, image: np.ndarray) -> commo
     square = faces.landmark_square(faces.read_landmarks(read(), path))
     if not square.meets(*image.shape[:2]):
         raise UserError(
-            f"{path} puts the eyes where a picture of {image.shape[1]} x {image.shape[0]} pixels "
-            "has no face; download it again."
+            f"{path} has eyes outside the picture of {image.shape[1]} x {image.shape[0]} pixels; "
+            "download it again."
         )
     return square
 
@@ -172,19 +172,19 @@ def _landmark_square(path: Path, read: sources.Read, image: np.ndarray) -> commo
 def _crop(
     name: str, frames: tuple[sources.Frame, ...], images: list[np.ndarray]
 ) -> list[np.ndarray]:
-    """Cuts the faces out of a sequence's frames, by landmarks where they are there."""
+    """Crops the faces of a sequence's frames, by landmarks if available."""
     squares = [
         _landmark_square(*frame.landmarks, image)
         if frame.landmarks
         else faces.detect_square(common.to_grey(image))
         for frame, image in zip(frames, images, strict=True)
     ]
-    # People hardly move within a sequence: where no face is found, the last one found will do.
+    # People hardly move within a sequence, so the last square found serves frames without one.
     found = [square for square in squares if square]
     if not found:
         raise UserError(
-            f"No face is found in {frames[-1].path}, nor in the other frames taken of {name}; put "
-            "the Landmarks folder or Landmarks.zip of the distribution beside the frames."
+            f"no face found in {frames[-1].path}, nor in the other frames used of {name}; put the "
+            "Landmarks folder or Landmarks.zip of the distribution beside the frames."
         )
     return [
         common.face_image(image, square or found[-1])

@@ -1,4 +1,4 @@
-"""Both forms of CK+, written in their true layout, and all that can be wrong with one."""
+"""Both forms of CK+ in their original layout, and errors for malformed data."""
 
 import io
 import zipfile
@@ -15,7 +15,7 @@ from datasets.ck_plus.ck_plus_dataset_builder import Builder
 from deep_emotion_jax.errors import UserError
 
 LABELS = ["angry", "disgust", "fear", "happy", "sad", "surprise", "contempt", "neutral"]
-# Sequence, what the owner's file says, what CK+48 calls it, and the label; the last one has none.
+# Sequence, code in the original, folder in CK+48, and label; the last sequence has no label.
 SEQUENCES = [
     ("S005_001", 3, "disgust", "disgust"),
     ("S010_002", 7, "surprise", "surprise"),
@@ -45,7 +45,7 @@ def frame_names(name):
 
 
 def picture(name, shape):
-    """Noise that the name alone decides."""
+    """Noise that depends only on the name."""
     return np.random.default_rng(list(name.encode())).integers(0, 256, shape, np.uint8)
 
 
@@ -112,7 +112,7 @@ def write_archives(root, members):
 
 
 def write_half_unpacked(root, members):
-    """As people have it: all archives, some of them also unpacked, in a folder of that name."""
+    """All archives, some of them also unpacked into a folder of the archive's name."""
     write_archives(root, members)
     images = {f"extended-cohn-kanade-images/{n}": c for n, c in members.items() if "-images" in n}
     return write_folder(root, images)
@@ -186,7 +186,7 @@ def test_ck48(tmp_path, form):
 
 
 def apexes(size, ending=".png", with_neutral=False):
-    """As copies of CK+ have it: one frame of each sequence, cut by somebody to some size."""
+    """One frame per sequence, cropped to some size, as in some copies of CK+."""
     members = {}
     for name, _, folder, _ in SEQUENCES:
         first, last = frame_names(name)[0], frame_names(name)[-1]
@@ -208,9 +208,9 @@ def test_one_frame_of_each_sequence_at_any_size(tmp_path, size, ending, config):
     )
 
 
-def test_neutral_first_frames_in_a_folder_of_their_own(tmp_path):
+def test_neutral_first_frames_in_their_own_folder(tmp_path):
     raw = write_zip(tmp_path / "raw.zip", apexes((128, 128), with_neutral=True))
-    # The neutral frame of the sequence without a label is left out, as in the original.
+    # The neutral frame of the sequence without a label is skipped, as in the original.
     check(
         prepare(tmp_path, raw, "neutral8"),
         expected_keys(1, LABELS),
@@ -219,7 +219,7 @@ def test_neutral_first_frames_in_a_folder_of_their_own(tmp_path):
     assert "the config neutral8 reads neutral faces" in error(tmp_path, raw, "apex")
 
 
-def test_whole_frames_in_class_folders_are_cut_around_the_face(tmp_path):
+def test_whole_frames_in_class_folders_are_cropped_to_the_face(tmp_path):
     members = {}
     for name, _, folder, _ in SEQUENCES:
         if folder:
@@ -257,7 +257,7 @@ def test_default_config():
 
 
 def test_ck48_in_full(tmp_path, monkeypatch):
-    # 118 people, the classes in their true numbers.
+    # 118 people and the real numbers of the classes.
     monkeypatch.undo()
     sizes = {"anger": 45, "contempt": 18, "disgust": 59, "fear": 25, "happy": 69, "sadness": 28}
     folders = [name for name, size in {**sizes, "surprise": 83}.items() for _ in range(size)]
@@ -282,7 +282,7 @@ def test_landmarks_frame_the_face_by_the_eyes():
     points[42:48] = points[36:42] + np.array([40, 0])
     left, top, side = faces.landmark_square(points)
     assert (left, top, side) == (120 - 50, 100 - 37.5, 100)
-    # Turning the mouth inside out changes nothing.
+    # Mirroring the mouth has no effect.
     points[48:] = 0
     assert faces.landmark_square(points) == (left, top, side)
 
@@ -293,16 +293,16 @@ def astronaut():
     return common.to_grey(np.asarray(picture))
 
 
-def test_detector_and_landmarks_frame_a_face_alike():
+def test_detector_and_landmarks_give_similar_squares():
     square = faces.detect_square(astronaut())
     points = np.zeros((68, 2))
-    points[36:42], points[42:48] = (305, 202), (393, 206)  # Read off the picture.
+    points[36:42], points[42:48] = (305, 202), (393, 206)  # measured in the picture
     expected = faces.landmark_square(points)
     np.testing.assert_allclose(square, expected, atol=0.1 * expected.side)
     assert faces.detect_square(np.full((490, 640), 128, np.uint8)) is None
 
 
-def test_without_landmarks_the_face_is_found(tmp_path, monkeypatch):
+def test_without_landmarks_the_face_is_detected(tmp_path, monkeypatch):
     monkeypatch.setattr(Builder, "COUNTS", {"subjects": 1, "sequences": 1, "frames": 3})
     face = astronaut()
     empty = np.tile(np.linspace(0, 255, 640).astype(np.uint8), (490, 1))
@@ -314,7 +314,7 @@ def test_without_landmarks_the_face_is_found(tmp_path, monkeypatch):
     members["Emotion/S005/001/S005_001_00000005_emotion.txt"] = b"   3.0000000e+00\n"
     raw = write_folder(tmp_path / "raw", members)
     examples = load(prepare(tmp_path, raw))
-    # Where no face is found, the last one tells where to look.
+    # Frames without a found face use the square of the last face found.
     for i, found in {3: 3, 4: 4, 5: 4}.items():
         np.testing.assert_array_equal(
             examples[f"S005_001_{i:08}"]["image"][..., 0],
@@ -345,24 +345,24 @@ LABEL = "S010_004_00000006_emotion"
 MALFORMED = {
     "nothing": ({"notes.txt": b""}, "found: notes.txt"),
     "no labels": (changed(original(), "Emotion"), "put the Emotion folder or Emotion_labels.zip"),
-    "code 0": (changed(original(), **{LABEL: b"0"}), f"{LABEL}.txt holds '0', not a number from"),
-    "code 8": (changed(original(), **{LABEL: b"8.0"}), "holds '8.0', not a number from 1 to 7"),
-    "code 1.5": (changed(original(), **{LABEL: b"1.5"}), "holds '1.5', not a number"),
+    "code 0": (changed(original(), **{LABEL: b"0"}), f"{LABEL}.txt has '0', not a number from"),
+    "code 8": (changed(original(), **{LABEL: b"8.0"}), "has '8.0', not a number from 1 to 7"),
+    "code 1.5": (changed(original(), **{LABEL: b"1.5"}), "has '1.5', not a number"),
     "code text": (changed(original(), **{LABEL: b"\xff"}), "not a number from 1 to 7"),
     "no apex": (
         changed(original(), "S010_004_00000006.png"),
-        "labels the frame S010_004_00000006.png, which is not there",
+        "labels the frame S010_004_00000006.png, which is missing",
     ),
     "short": (changed(original(), "S005_001_00000003.png"), None),
-    "label less": (changed(original(), LABEL), "holds 6 sequences, not 7"),
-    "subject less": (changed(original(), "Emotion/S138"), "holds 3 subjects, not 4"),
+    "label less": (changed(original(), LABEL), "has 6 sequences, not 7"),
+    "subject less": (changed(original(), "Emotion/S138"), "has 3 subjects, not 4"),
     "landmarks": (
         changed(original(), S010_004_00000006_landmarks=b"1 2\n3 4\n"),
-        "00000006_landmarks.txt holds numbers of shape (2, 2), not 68 finite pairs",
+        "00000006_landmarks.txt has numbers of shape (2, 2), not 68 finite pairs",
     ),
     "landmark text": (
         changed(original(), S010_004_00000006_landmarks=b"1 x"),
-        "does not hold numbers",
+        "is not numeric",
     ),
     "landmark nan": (
         changed(original(), S010_004_00000006_landmarks=b"1 nan\n" * 68),
@@ -373,28 +373,28 @@ MALFORMED = {
         changed(original(), **{"S010_004_00000006.png": png(frame("x"))[:900]}),
         "00000006.png is not a readable image",
     ),
-    "both forms": (original() | ck48(), "is there a second time"),
+    "both forms": (original() | ck48(), "is a duplicate of"),
     "two halves": (
         changed(original(), "S010_004") | ck48(SEQUENCES[2:3]),
-        "holds both CK+48, such as",
+        "has both CK+48, such as",
     ),
     "twice": (
         ck48() | {f"copy/{name}": content for name, content in ck48().items()},
-        "is there a second time",
+        "is a duplicate of",
     ),
     "unknown class": (
         ck48() | {"CK+48/neutral/S005_001_00000001.png": b""},
-        "lies in folder 'neutral', neither in one of anger, contempt",
+        "is in folder 'neutral', neither in one of anger, contempt",
     ),
     "two classes": (
         ck48() | {"CK+48/fear/S005_001_00000001.png": b""},
-        "are one sequence in two classes",
+        "put one sequence in two classes",
     ),
     "a frame more": (
         ck48() | {"CK+48/disgust/S005_001_00000001.png": b""},
-        "holds 22 frames, not 21",
+        "has 22 frames, not 21",
     ),
-    "a frame less": (changed(ck48(), "S005_001_00000004"), "holds 20 frames, not 21"),
+    "a frame less": (changed(ck48(), "S005_001_00000004"), "has 20 frames, not 21"),
     "other size": (
         changed(ck48(), **{"S010_004_00000006": png(picture("x", (64, 48)))}),
         "S010_004_00000006.png has 48 x 64 pixels, not 48 x 48",
@@ -408,7 +408,7 @@ def test_malformed(tmp_path, case, packed):
     members, message = MALFORMED[case]
     raw = tmp_path / "raw"
     raw = write_zip(tmp_path / "raw.zip", members) if packed else write_folder(raw, members)
-    if message is None:  # A frame may lack before the last three.
+    if message is None:  # A frame before the last three may be missing.
         assert len(load(prepare(tmp_path, raw))) == 21
     else:
         assert message in error(tmp_path, raw)

@@ -1,7 +1,7 @@
-"""Where the face is in an original CK+ frame, framed as FER-2013 frames its faces.
+"""Finds the face in an original CK+ frame, with the framing of FER-2013.
 
-In the mean of 400 neutral FER-2013 training images the eyes are 0.41 of the side apart and 0.37 of
-it below the top. The detector's boxes are framed like those images as well.
+In the mean of 400 neutral FER-2013 training images, the eyes are 0.41 of the side apart and 0.37 of
+the side below the top. The detector's boxes have the same framing.
 """
 
 import io
@@ -14,13 +14,13 @@ from datasets.common import Square
 from deep_emotion_jax.data.detectors import FaceDetector
 from deep_emotion_jax.errors import UserError
 
-_SIDE = 2.5  # In distances between the eyes.
-_EYES_BELOW_TOP = 0.375  # In sides.
-_RIGHT_EYE, _LEFT_EYE = slice(36, 42), slice(42, 48)  # Of the usual 68 landmarks.
+_SIDE = 2.5  # in distances between the eyes
+_EYES_BELOW_TOP = 0.375  # in sides
+_RIGHT_EYE, _LEFT_EYE = slice(36, 42), slice(42, 48)  # of the usual 68 landmarks
 
 
 def landmark_square(landmarks: np.ndarray) -> Square:
-    """Frames a face by its eyes, which no expression moves much.
+    """Returns the square around a face, from the eyes, which expressions hardly move.
 
     Args:
       landmarks: float, (68, 2), x and y in pixels, in the order of CK+ (that of iBUG 300-W).
@@ -36,33 +36,32 @@ def read_landmarks(content: bytes, path: Path) -> np.ndarray:
 
     Args:
       content: the file's content.
-      path: its name for the error.
+      path: the file's name for the error.
 
     Returns:
       float64, (68, 2).
 
     Raises:
-      UserError: the file does not hold 68 pairs of numbers.
+      UserError: if the file is not 68 pairs of finite numbers.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):  # An empty file.
+        with warnings.catch_warnings(action="ignore"):  # of an empty file
             landmarks = np.loadtxt(io.BytesIO(content))
     except ValueError as error:
-        raise UserError(f"{path} does not hold numbers ({error}); download it again.") from error
+        raise UserError(f"{path} is not numeric ({error}); download it again.") from error
     if landmarks.shape != (68, 2) or not np.isfinite(landmarks).all():
         raise UserError(
-            f"{path} holds numbers of shape {landmarks.shape}, not 68 finite pairs; "
+            f"{path} has numbers of shape {landmarks.shape}, not 68 finite pairs; "
             "download it again."
         )
     return landmarks
 
 
 def detect_square(image: np.ndarray) -> Square | None:
-    """Frames the largest face found, at least a fifth of the image's height.
+    """Returns the square around the largest face, or None if it is under 1/5 of the image's height.
 
     Args:
       image: uint8, (H, W).
     """
-    faces = FaceDetector()(np.repeat(image[..., None], 3, axis=2))
-    # Largest first.
+    faces = FaceDetector()(np.repeat(image[..., None], 3, axis=2))  # largest first
     return faces[0].box if faces and faces[0].box.side >= image.shape[0] / 5 else None

@@ -1,4 +1,4 @@
-"""The two forms in which CK+ is handed round, read into labelled sequences."""
+"""Reads labelled sequences from the two distributed forms of CK+: the original and CK+48."""
 
 import contextlib
 import re
@@ -9,9 +9,10 @@ from typing import NamedTuple
 from datasets import archives
 from deep_emotion_jax.errors import UserError
 
-# FER-2013's names and order, then what FER-2013 has not or CK+ does not label.
+# FER-2013's names and order, then contempt, which FER-2013 lacks, and neutral, which CK+ does not
+# label.
 LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "contempt", "neutral")
-# What a file of the original says, from 1; 0 would be neutral, which no sequence is.
+# The codes in the original's label files, from 1; 0 would be neutral, which does not occur.
 _CODES = ("angry", "contempt", "disgust", "fear", "happy", "sad", "surprise")
 _FOLDERS = {
     "anger": "angry",
@@ -29,7 +30,7 @@ Read = Callable[[], bytes]
 
 
 class Frame(NamedTuple):
-    """One picture: `key` is its file name without ending; `landmarks` may be missing."""
+    """One picture; `key` is its file name without suffix, `landmarks` may be missing."""
 
     key: str
     path: Path
@@ -44,8 +45,8 @@ class Sequence(NamedTuple):
       name: such as "S010_004".
       subject: "S010".
       label: one of LABELS.
-      frames: in order; all of the original, or those that lie in a folder of the label.
-      neutral: the first frame, or None where the source does not have it.
+      frames: the frames in order: all of the original, or those in the folder of the label.
+      neutral: the first frame, or None if the source does not have it.
     """
 
     name: str
@@ -56,7 +57,7 @@ class Sequence(NamedTuple):
 
 
 class Source(NamedTuple):
-    """All labelled sequences by name; `is_cropped`: as in CK+48, last frames in class folders."""
+    """All labelled sequences, sorted; `is_cropped` for the form of CK+48 with class folders."""
 
     sequences: list[Sequence]
     is_cropped: bool
@@ -67,11 +68,11 @@ def open_source(path: Path, with_neutral: bool = False) -> Iterator[Source]:
     """Finds the labelled sequences; frames can be read while the context is open.
 
     Args:
-      path: a folder, with archives in it or not, or an archive.
-      with_neutral: whether there may be a class folder of neutral first frames.
+      path: a folder, with or without archives, or an archive.
+      with_neutral: whether to accept a class folder of neutral first frames.
 
     Raises:
-      UserError: nothing is found, both forms are, a label is malformed, or a file is there twice.
+      UserError: if no form or both forms are found, a label is malformed, or a file is duplicated.
     """
     kinds = ((".png", ".jpg", ".jpeg"), ("_emotion.txt",), ("_landmarks.txt",))
     with archives.open_files(path, *kinds) as found:
@@ -82,12 +83,12 @@ def open_source(path: Path, with_neutral: bool = False) -> Iterator[Source]:
         if originals and len(originals) < len(frames):
             other = next(file for name, (file, _) in frames.items() if name not in originals)
             raise UserError(
-                f"{path} holds both CK+48, such as {other}, and the original frames; give the path "
+                f"{path} has both CK+48, such as {other}, and the original frames; give the path "
                 "of one of them."
             )
         if originals and not labels:
             raise UserError(
-                f"{path} holds the frames but no Emotion/S###/###/*_emotion.txt; put the Emotion "
+                f"{path} has the frames but no Emotion/S###/###/*_emotion.txt; put the Emotion "
                 "folder or Emotion_labels.zip beside them."
             )
         if originals:
@@ -107,7 +108,7 @@ def _is_neutral(path: Path) -> bool:
 
 
 def _by_name(found: Mapping[Path, Read], endings: tuple[str, ...]) -> dict[str, tuple[Path, Read]]:
-    """Frame name -> file; what is not named after a frame is left out."""
+    """Returns frame name -> file; files that are not named after a frame are skipped."""
     wanted = (p for p in found if p.name.lower().endswith(endings) and _NAME.match(p.name))
     paths = archives.by_key(wanted, lambda path: path.name[: len("S###_###_########")])
     return {name: (path, found[path]) for name, path in paths.items()}
@@ -124,11 +125,11 @@ def _is_original(path: Path, name: str) -> bool:
 def _label(path: Path, read: Read) -> str:
     text = read().decode("ascii", errors="replace").strip()
     try:
-        code = float(text)  # Written as 3.0000000e+00.
+        code = float(text)  # such as 3.0000000e+00
     except ValueError:
         code = 0
     if code not in range(1, len(_CODES) + 1):
-        raise UserError(f"{path} holds {text[:40]!r}, not a number from 1 to {len(_CODES)}.")
+        raise UserError(f"{path} has {text[:40]!r}, not a number from 1 to {len(_CODES)}.")
     return _CODES[int(code) - 1]
 
 
@@ -136,9 +137,9 @@ def _labels_of_files(
     labels: Mapping[str, tuple[Path, Read]], frames: Mapping[str, tuple[Path, Read]]
 ) -> dict[str, str]:
     for name, (path, _) in labels.items():
-        if name not in frames:  # It is the apex, the last of its sequence.
+        if name not in frames:  # the last frame of its sequence
             raise UserError(
-                f"{path} labels the frame {name}.png, which is not there; get the whole of "
+                f"{path} labels the frame {name}.png, which is missing; get all of "
                 "cohn-kanade-images."
             )
     return {_sequence(name): _label(path, read) for name, (path, read) in labels.items()}
@@ -151,12 +152,12 @@ def _labels_of_folders(frames: Mapping[str, tuple[Path, Read]]) -> dict[str, str
         if label is None:
             hint = "; the config neutral8 reads neutral faces" if _is_neutral(path) else ""
             raise UserError(
-                f"{path} lies in folder {path.parent.name!r}, neither in one of "
+                f"{path} is in folder {path.parent.name!r}, neither in one of "
                 f"{', '.join(_FOLDERS)} nor, as in the original, in {name[:4]}/{name[5:8]}{hint}."
             )
         before, other = labels.setdefault(_sequence(name), (label, path))
         if before != label:
-            raise UserError(f"{path} and {other} are one sequence in two classes; remove one.")
+            raise UserError(f"{path} and {other} put one sequence in two classes; remove one.")
     return {name: label for name, (label, _) in labels.items()}
 
 
@@ -166,7 +167,7 @@ def _sequences(
     landmarks: Mapping[str, tuple[Path, Read]],
     neutral: Set[str] | None,
 ) -> list[Sequence]:
-    """The labelled sequences; `neutral` names the neutral frames, or None for each first frame."""
+    """Groups frames by sequence; `neutral` names the neutral frames, None for all first frames."""
     grouped: dict[str, list[Frame]] = {name: [] for name in sorted(label_of)}
     first: dict[str, Frame] = {}
     for name in sorted(frames):

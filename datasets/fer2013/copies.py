@@ -1,4 +1,4 @@
-"""Counts the faces of FER-2013 that are there more than once, by their decoded pixels.
+"""Counts the duplicate faces of FER-2013, by their decoded pixels.
 
 python -m datasets.fer2013.copies MANUAL_DIR [DATA_DIR]
 """
@@ -23,7 +23,7 @@ def count(splits: Mapping[str, Split]) -> dict[str, int]:
       splits: "train" and others, in the dataset's order.
 
     Returns:
-      What is counted -> how many.
+      Description -> count.
     """
     data = join(dict(splits))
     groups: dict[str, list[int]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""FER-2013 as a TFDS dataset, from any of the files in which it is handed round."""
+"""FER-2013 as a TFDS dataset, from any of the files in which it is distributed."""
 
 import io
 from collections import Counter
@@ -22,9 +22,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     """35,887 grey 48 x 48 faces in 7 expressions, or the FER+ majority labels in 8.
 
     Features: `image` uint8 (48, 48, 1) in [0, 255]; `label`; `key`, `<class>/<file name without
-    ending>` in an archive or `row_<number>`, from 0, in a CSV file; `copy_of`, the key of
-    an earlier face with the same pixels, or ""; with FER+ also `votes`, int64 (10,), and
-    `soft_label`, float32 (8,), the votes as probabilities.
+    suffix>` in an archive or `row_<number>`, from 0, in a CSV file; `copy_of`, the key of the first
+    face with the same pixels, or "" if there is none before; with FER+ also `votes`, int64 (10,),
+    and `soft_label`, float32 (8,), the votes as probabilities.
     """
 
     VERSION = tfds.core.Version("1.1.0")
@@ -33,12 +33,12 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         "1.1.0": "copy_of; FER+ from Kaggle's archive, with soft labels.",
     }
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
-Get FER-2013 with a free Kaggle account and give its file, or the folder it lies in, as manual_dir:
-  archive.zip, as it is, from
+Get FER-2013 with a free Kaggle account and set manual_dir to its file, or to a folder with it:
+  archive.zip, unchanged, from
     https://www.kaggle.com/datasets/msambare/fer2013
   or fer2013.tar.gz or icml_face_data.csv from
     https://www.kaggle.com/c/challenges-in-representation-learning-facial-expression-recognition-challenge
-For the ferplus config, put fer2013new.csv beside it, which is in
+For the ferplus config, put fer2013new.csv beside it, from
     https://github.com/microsoft/FERPlus
 """
     BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [
@@ -70,8 +70,8 @@ For the ferplus config, put fer2013new.csv beside it, which is in
         path = common.manual_path(dl_manager, self.MANUAL_DOWNLOAD_INSTRUCTIONS)
         source = sources.find(path)
         logging.info("Reading FER-2013 from %s", source)
-        # Everything is read, still encoded (60 MB), before anything is written: only then is it
-        # known which splits there are and that all is sound.
+        # Reads and checks everything, still encoded (60 MB), before anything is written, because
+        # the splits are only known at the end.
         found: Counter[str] = Counter()
         splits: dict[str, list[dict[str, Any]]] = {split: [] for split in _SPLITS.values()}
         for face, labels in tqdm(
@@ -98,7 +98,7 @@ For the ferplus config, put fer2013new.csv beside it, which is in
         }
 
     def _labelled(self, source: Path, path: Path) -> Iterator[tuple[sources.Face, dict[str, Any]]]:
-        """Yields every face with its label features; label None where FER+ has no majority."""
+        """Yields every face with its label features; the label is None without a FER+ majority."""
         faces = sources.read(source)
         if self.builder_config.name == "default":
             for face in faces:
@@ -108,8 +108,8 @@ For the ferplus config, put fer2013new.csv beside it, which is in
         by_row = sources.has_row_order(source)
         if not by_row and sources.is_training_only(source):
             raise UserError(
-                f"FER+ names its faces by their row in the challenge's file, which {source} does "
-                "not tell; give fer2013.tar.gz, fer2013.csv or icml_face_data.csv instead."
+                f"FER+ identifies faces by their row in the challenge's file, which {source} does "
+                "not contain; give fer2013.tar.gz, fer2013.csv or icml_face_data.csv instead."
             )
         join = ferplus.join if by_row else ferplus.join_by_name
         for face, votes in join(faces, source, votes_path):
@@ -127,7 +127,7 @@ def mark_copies(splits: dict[str, list[dict[str, Any]]]) -> None:
     """Replaces `pixels` by `copy_of`: the key of the first face with the same pixels, or "".
 
     Args:
-      splits: examples by split; a split's copies are looked for in itself and in earlier ones.
+      splits: split -> examples; copies are searched in the same and in earlier splits.
     """
     first: dict[bytes, str] = {}
     for examples in splits.values():

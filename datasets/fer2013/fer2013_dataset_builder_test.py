@@ -1,4 +1,4 @@
-"""Every source of FER-2013, written in its true layout, and all that can be wrong with one."""
+"""Every source of FER-2013 in its original layout, and errors for malformed data."""
 
 import gzip
 import io
@@ -29,9 +29,9 @@ EMOTIONS = [6, 5, 4, 3, 2, 1, 0, 3, 0, 6, 1, 3]
 FERPLUS_HEADER = (
     "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
 )
-# Written by hand: the votes and what Barsoum et al. make of them (None: left out).
+# By hand: votes, and the majority by Barsoum et al. (None: no example).
 VOTES = [
-    ((4, 0, 0, 1, 3, 2, 0, 0, 0, 0), None),  # 4 of 9: no majority once the single vote is gone.
+    ((4, 0, 0, 1, 3, 2, 0, 0, 0, 0), None),  # 4 of 9 is no majority.
     ((0, 10, 0, 0, 0, 0, 0, 0, 0, 0), "happiness"),
     ((5, 1, 1, 1, 1, 1, 0, 0, 0, 0), "neutral"),  # 5 of 10 is no majority; 5 of 5 is.
     ((0, 0, 0, 0, 0, 0, 0, 0, 0, 10), None),  # Not a face.
@@ -39,7 +39,7 @@ VOTES = [
     ((5, 0, 0, 5, 0, 0, 0, 0, 0, 0), None),  # A tie.
     ((0, 0, 0, 0, 2, 0, 0, 0, 8, 0), None),  # Unknown.
     ((0, 0, 6, 0, 0, 0, 4, 0, 0, 0), "surprise"),
-    ((1, 1, 1, 1, 1, 1, 1, 1, 1, 1), None),  # Nothing but noise.
+    ((1, 1, 1, 1, 1, 1, 1, 1, 1, 1), None),  # Only single votes.
     ((0, 0, 0, 9, 0, 0, 0, 0, 1, 0), "sadness"),
     ((1, 0, 0, 0, 2, 7, 0, 0, 0, 0), "disgust"),
     ((0, 0, 0, 0, 0, 0, 6, 0, 2, 2), "fear"),
@@ -67,7 +67,7 @@ def csv_rows():
 
 
 def write_csv(path, columns=("emotion", "pixels", "Usage"), rows=None):
-    """Column names may carry the spaces that `icml_face_data.csv` has."""
+    """Column names may have spaces, as in `icml_face_data.csv`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = csv_rows() if rows is None else rows
     lines = [",".join(columns)]
@@ -79,7 +79,7 @@ def write_ferplus(path, usages=USAGES, votes=None):
     votes = [vote for vote, _ in VOTES] if votes is None else votes
     lines = [FERPLUS_HEADER]
     for i, (usage, vote) in enumerate(zip(usages, votes, strict=False)):
-        # The names run the wrong way round: whoever joins by them gets other votes.
+        # The names are in reverse order, so joining by them gives wrong votes.
         lines.append(",".join([usage, f"fer{11 - i:07}.png", *map(str, vote)]))
     path.write_text("\n".join(lines) + "\n")
 
@@ -91,7 +91,7 @@ def jpeg(pixels, size=(48, 48), mode="L"):
 
 
 def archive_members():
-    """As in Kaggle's copy: test/ mixes two splits, and one file name stands in two classes."""
+    """As in Kaggle's copy: test/ mixes two splits, and one file name occurs in two classes."""
     members = {}
     for i, (emotion, usage, pixels) in enumerate(zip(EMOTIONS, USAGES, PIXELS, strict=True)):
         folder = "train" if usage == "Training" else "test"
@@ -140,7 +140,7 @@ def write_gz(path, write):
 
 
 def write_odd_csv(path):
-    """As spreadsheets write it: BOM, CRLF, quotes, other columns, other case, another order."""
+    """A CSV as of spreadsheets: BOM, CRLF, quotes, other columns, other case, another order."""
     lines = ['usage,"PIXELS",id, Emotion']
     for i, row in enumerate(csv_rows()):
         lines.append(f'{row["Usage"].lower()},"{row["pixels"]}",{i},{row["emotion"]}')
@@ -179,7 +179,7 @@ JUNK = {
     "train/angry/Thumbs.db": b"x",
     "train/angry/desktop.ini": b"x",
 }
-# Rows keep their order in a table; images have keys of their own.
+# Rows of a table are keyed by their order, images by their names.
 OTHER_CSV_SOURCES = {
     "csv.gz": lambda raw: write_gz(raw / "fer2013.csv.gz", write_csv),
     "icml.csv.gz": lambda raw: write_gz(raw / "icml_face_data.csv.gz", write_csv),
@@ -227,7 +227,7 @@ def load(builder):
 
 
 def error(tmp_path, manual_dir, config="default"):
-    """Returns what preparation complains about, after checking that it leaves no dataset."""
+    """Returns the message of the failed preparation, after checking that it left no dataset."""
     builder = Builder(data_dir=tmp_path / "data", config=config)
     with pytest.raises(UserError) as caught:
         common.prepare(builder, manual_dir)
@@ -276,7 +276,7 @@ def test_raw_data_that_cannot_be_written_to(tmp_path, raw):
     assert sorted(raw.rglob("*")) == before
 
 
-def test_ferplus_finds_its_parts_at_any_depth(tmp_path, raw):
+def test_ferplus_finds_its_files_at_any_depth(tmp_path, raw):
     (raw / "FERPlus/data").mkdir(parents=True)
     write_ferplus(raw / "FERPlus/data/fer2013new.csv")
     (raw / "kaggle").mkdir()
@@ -328,7 +328,7 @@ def test_prepared_data_is_reused_without_manual_dir(tmp_path, raw):
     assert len(load(prepare(tmp_path, None))["train"]) == 7
 
 
-def test_output_is_calm(tmp_path, raw, capfd):
+def test_preparation_prints_nothing(tmp_path, raw, capfd):
     write_csv(raw / "fer2013.csv")
     prepare(tmp_path, raw)
     assert capfd.readouterr().out == ""
@@ -384,7 +384,7 @@ MALFORMED = {
         lambda raw: write_csv(raw / "fer2013.csv", rows=[*csv_rows(), csv_rows()[0]]),
         "8 images of the train split, not 7",
     ),
-    "no rows": (lambda raw: write_csv(raw / "fer2013.csv", rows=[]), "holds no images"),
+    "no rows": (lambda raw: write_csv(raw / "fer2013.csv", rows=[]), "has no images"),
     "no labels": (
         lambda raw: write_csv(raw / "fer2013.csv", ("pixels", "Usage")),
         "no column 'emotion'",
@@ -395,21 +395,21 @@ MALFORMED = {
     ),
     "endless line": (changed_row(pixels="1 " * 100_000), "not CSV text"),
     "cut csv": (cut("fer2013.csv", 0.5), "values for 3 columns"),
-    "cut tar": (cut("fer2013.tar.gz", 0.5), "not a whole tar.gz"),
+    "cut tar": (cut("fer2013.tar.gz", 0.5), "not a complete tar.gz"),
     "cut gz": (
         lambda raw: [
             write_gz(raw / "fer2013.csv.gz", write_csv),
             (raw / "fer2013.csv.gz").write_bytes((raw / "fer2013.csv.gz").read_bytes()[:20_000]),
         ],
-        "not a whole gz file",
+        "not a complete gz file",
     ),
     "two archives below": (
         lambda raw: [(raw / "x").mkdir(), write_zip(raw / "x/a.zip"), write_zip(raw / "x/b.zip")],
         "several archives (x/a.zip, x/b.zip)",
     ),
-    "empty tar": (cut("fer2013.tar.gz", 0), "not a whole tar.gz"),
-    "cut zip": (cut("archive.zip", 0.9), "not a whole zip"),
-    "damaged zip": (damaged_member, "not a whole zip"),
+    "empty tar": (cut("fer2013.tar.gz", 0), "not a complete tar.gz"),
+    "cut zip": (cut("archive.zip", 0.9), "not a complete zip"),
+    "damaged zip": (damaged_member, "not a complete zip"),
     "not an image": (with_member(NEW, b"<html>"), f"{NEW} is not a readable image"),
     "cut image": (with_member(NEW, jpeg(PIXELS[0])[:700]), f"{NEW} is not a readable image"),
     "wrong size": (with_member(NEW, jpeg(PIXELS[0], (64, 48))), f"{NEW} has shape (48, 64)"),
@@ -423,7 +423,7 @@ MALFORMED = {
     "unknown prefix": (with_member("train/happy/im9.jpg", jpeg(PIXELS[0])), "im9.jpg is not named"),
     "twice": (
         lambda raw: [write_folder(raw / "archive"), write_folder(raw / "archive (1)")],
-        "second time",
+        "is a duplicate of",
     ),
     "two archives": (
         lambda raw: [write_zip(raw / "a.zip"), write_zip(raw / "b.zip")],
@@ -456,7 +456,7 @@ def test_a_later_run_starts_clean(tmp_path, raw):
     changed_row(Usage="?")(raw)
     error(tmp_path, raw)
     write_csv(raw / "fer2013.csv")
-    # What a run killed while writing leaves behind.
+    # The remains of a run that was killed while writing.
     (tmp_path / "data/fer2013/default/incomplete.ABCDEF_1.1.0").mkdir()
     assert len(load(prepare(tmp_path, raw))["train"]) == 7
 
@@ -491,7 +491,7 @@ def test_ferplus_joins_by_row_order(tmp_path, raw, name):
             np.testing.assert_array_equal(example["image"], PIXELS[i][..., None])
 
 
-def test_majority_needs_more_than_half_of_the_votes_that_count():
+def test_a_majority_is_more_than_half_of_the_counted_votes():
     for votes, label in VOTES:
         assert ferplus.majority(votes) == label
 
@@ -529,7 +529,7 @@ def test_ferplus_needs_its_votes_and_the_row_order(tmp_path, raw):
 
 
 def row_table(guessed=()):
-    """The rows of `archive_members`, where one name stands in two classes."""
+    """The rows of `archive_members`, where one name occurs in two classes."""
     table = {}
     for row, member in enumerate(archive_members()):
         _, label, name = member.removesuffix(".jpg").split("/")
@@ -546,7 +546,7 @@ def test_ferplus_joins_the_archive_by_the_table_of_rows(tmp_path, raw, monkeypat
     found = {key: example for split in splits.values() for key, example in split.items()}
     expected = {}
     for i, (member, (votes, label)) in enumerate(zip(archive_members(), VOTES, strict=True)):
-        if label is not None and i != 4:  # a guessed row says nothing about its face
+        if label is not None and i != 4:  # votes of a guessed row are not used
             _, folder, name = member.removesuffix(".jpg").split("/")
             expected[f"{folder}/{name}"] = (label, votes)
     assert found.keys() == expected.keys()
@@ -598,7 +598,7 @@ def test_an_archive_is_checked_against_the_rows(raw, monkeypatch):
     table = row_table()
     monkeypatch.setattr(rows, "table", lambda: table)
     none = {"images": 12, "unknown": 0, "other label": 0, "other pixels": 0}
-    # JPEG changes noise by many grey levels, other noise by 85.
+    # JPEG changes noise by many grey levels; different noise differs by 85.
     assert rows.check(raw / "archive.zip", raw / "fer2013.csv", tolerance=40) == none
     names = list(table)
     table[names[3]], table[names[4]] = table[names[4]], table[names[3]]
@@ -658,7 +658,7 @@ def test_copies_are_counted():
 
 
 def test_tensorflow_is_not_needed(tmp_path, raw):
-    """Prepares and reads in a process that never loads TensorFlow, even where it is installed."""
+    """Prepares and reads in a process without loading TensorFlow, even if it is installed."""
     write_zip(raw / "archive.zip")
     program = (
         "import sys\n"
@@ -674,7 +674,7 @@ def test_tensorflow_is_not_needed(tmp_path, raw):
     subprocess.run([sys.executable, "-c", program], cwd=root, check=True)
 
 
-@pytest.mark.skipif("FER2013_DIR" not in os.environ, reason="FER2013_DIR names no real FER-2013")
+@pytest.mark.skipif("FER2013_DIR" not in os.environ, reason="FER2013_DIR is not set")
 def test_real_data(tmp_path, monkeypatch):
     monkeypatch.undo()
     splits = load(prepare(tmp_path, os.environ["FER2013_DIR"]))

@@ -1,4 +1,4 @@
-"""FER+: ten people's votes on each face of FER-2013 (Barsoum et al., 2016, arXiv:1608.01041)."""
+"""FER+: ten votes for each face of FER-2013 (Barsoum et al., 2016, arXiv:1608.01041)."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
@@ -19,15 +19,15 @@ T = TypeVar("T")
 
 
 def majority(votes: Votes) -> str | None:
-    """Returns the expression that wins, as FER+'s published code decides in its majority mode.
+    """Returns the expression with a majority, as in the majority mode of FER+'s published code.
 
-    A single vote counts as noise and is dropped; the winner needs more than half of what is left.
+    Single votes are dropped as noise; a majority is more than half of the remaining votes.
 
     Args:
       votes: ten counts in the order of `VOTE_NAMES`.
 
     Returns:
-      One of `LABELS`; None if nothing has a majority or "unknown" or "NF" (not a face) has.
+      One of `LABELS`; None without a majority or if "unknown" or "NF" (not a face) has it.
     """
     votes = tuple(vote if vote > 1 else 0 for vote in votes)
     most = max(votes)
@@ -38,8 +38,8 @@ def majority(votes: Votes) -> str | None:
 def distribution(votes: np.ndarray) -> np.ndarray:
     """Returns the votes as probabilities of the eight expressions.
 
-    As in `majority`, a single vote counts as noise and is dropped; votes for "unknown" and "NF" are
-    left out. A face without any other vote gets zeros.
+    Single votes are dropped as in `majority`, and so are votes for "unknown" and "NF". A face
+    without other votes gets zeros.
 
     Args:
       votes: int, (..., 10), in the order of `VOTE_NAMES`.
@@ -55,7 +55,7 @@ def find(path: Path) -> Path:
     """Returns the path of `fer2013new.csv`, anywhere below a folder or beside a file.
 
     Raises:
-      UserError: it is not there.
+      UserError: if it does not exist.
     """
     folder = path if path.is_dir() else path.parent
     beside = folder / "fer2013new.csv"
@@ -69,17 +69,17 @@ def find(path: Path) -> Path:
 
 
 def votes_of(keys: Sequence[str], path: Path) -> np.ndarray:
-    """Returns the votes on examples of the default config, whatever source they come from.
+    """Returns the votes for examples of the default config, from any source.
 
     Args:
-      keys: of FER-2013's examples.
+      keys: keys of FER-2013's examples.
       path: `fer2013new.csv`.
 
     Returns:
-      int64, (len(keys), 10); zeros where the row is a guess or the key is unknown.
+      int64, (len(keys), 10); zeros if the row is a guess or the key is unknown.
 
     Raises:
-      UserError: the file is malformed or lacks a row.
+      UserError: if the file is malformed or lacks a row.
     """
     table = [votes for _, _, votes in _read(path)]
     votes = np.zeros((len(keys), len(VOTE_NAMES)), np.int64)
@@ -91,7 +91,7 @@ def votes_of(keys: Sequence[str], path: Path) -> np.ndarray:
 
 
 def join_by_name(faces: Iterable[Face], source: Path, path: Path) -> Iterator[tuple[Face, Votes]]:
-    """Pairs every face of Kaggle's archive with its votes by `rows.csv.xz`.
+    """Pairs every face of Kaggle's archive with its votes, by `rows.csv.xz`.
 
     Args:
       faces: any images of the archive.
@@ -99,18 +99,19 @@ def join_by_name(faces: Iterable[Face], source: Path, path: Path) -> Iterator[tu
       path: `fer2013new.csv`.
 
     Yields:
-      The face and its votes; all zero, which is no majority, where its row is a guess.
+      The face and its votes; zeros, which have no majority, if its row is a guess.
 
     Raises:
-      UserError: an image is not one of the archive's, or the file of votes is malformed.
+      UserError: if an image is not in the archive, or the file of votes is malformed.
     """
     table: list[tuple[str, str, Votes]] = []
     for face in faces:
         row = rows.find(face.key)
         if row is None:
             raise UserError(
-                f"{source}: the row of {face.key} in the challenge's file is not known, and FER+ "
-                "names faces by it; give fer2013.tar.gz, fer2013.csv or icml_face_data.csv instead."
+                f"{source}: FER+ identifies faces by their row in the challenge's file, which is "
+                f"unknown for {face.key}; give fer2013.tar.gz, fer2013.csv or icml_face_data.csv "
+                "instead."
             )
         table = table or list(_read(path))
         where, usage, votes = _row(table, row.number, path)
@@ -119,7 +120,7 @@ def join_by_name(faces: Iterable[Face], source: Path, path: Path) -> Iterator[tu
 
 
 def join(faces: Iterable[Face], source: Path, path: Path) -> Iterator[tuple[Face, Votes]]:
-    """Pairs every face with its votes by row order: many image names in the vote file are wrong.
+    """Pairs every face with its votes by row order, as many image names in the vote file are wrong.
 
     Args:
       faces: all rows of the pixel file, in order.
@@ -127,7 +128,7 @@ def join(faces: Iterable[Face], source: Path, path: Path) -> Iterator[tuple[Face
       path: `fer2013new.csv`.
 
     Raises:
-      UserError: the two files differ in length or in a row's Usage, or a vote is malformed.
+      UserError: if the files differ in length or in a row's Usage, or a vote is malformed.
     """
     for face, row in zip_longest(faces, _read(path)):
         if face is None or row is None:
@@ -139,7 +140,7 @@ def join(faces: Iterable[Face], source: Path, path: Path) -> Iterator[tuple[Face
 
 
 def _read(path: Path) -> Iterator[tuple[str, str, Votes]]:
-    """Yields the place of each row of `fer2013new.csv`, its Usage and its votes."""
+    """Yields the location of each row of `fer2013new.csv`, its Usage and its votes."""
     with path.open("rb") as file:
         for where, values in read_rows(file, path, ("Usage", *VOTE_NAMES)):
             votes = [values[name] for name in VOTE_NAMES]

@@ -1,8 +1,8 @@
-r"""Which row of `fer2013.csv` each image of Kaggle's archive is, which the archive does not say.
+r"""Maps each image of Kaggle's archive to its row of `fer2013.csv`.
 
-FER+ names faces by their row. `rows.csv.xz` was made by matching every JPEG of the archive to the
-lossless pixels of the rows: 35,712 rows are found by their pixels, 175 are guesses among faces that
-are identical or nearly so. Check it against both files with
+FER+ identifies faces by their row, which the archive does not contain. `rows.csv.xz` was made by
+matching every JPEG of the archive to the lossless pixels of the rows: 35,712 rows are found by
+their pixels, 175 are guesses among (nearly) identical faces. Check it against both files with
 
     python -m datasets.fer2013.rows archive.zip fer2013.csv
 """
@@ -25,7 +25,7 @@ TABLE = Path(__file__).with_name("rows.csv.xz")
 
 
 class Row(NamedTuple):
-    """A row of `fer2013.csv`, from 0; `certain` is False where it was guessed."""
+    """A row of `fer2013.csv`, from 0; `certain` is False for a guess."""
 
     number: int
     certain: bool
@@ -33,9 +33,9 @@ class Row(NamedTuple):
 
 @functools.cache
 def table() -> dict[str, Row]:
-    """Returns image name without ending, such as "Training_10118481" -> its row.
+    """Returns image name without suffix, such as "Training_10118481" -> row.
 
-    Two names stand in two classes each; these have their class before them, "angry/Training_...".
+    Two names occur in two classes each; they are prefixed with the class, "angry/Training_...".
     """
     with lzma.open(TABLE, "rt", encoding="ascii", newline="") as file:
         return {
@@ -44,10 +44,10 @@ def table() -> dict[str, Row]:
 
 
 def find(key: str) -> Row | None:
-    """Returns the row of an example of FER-2013, or None for a name that the archive has not.
+    """Returns the row of an example of FER-2013, or None for an unknown name.
 
     Args:
-      key: as the builder gives it: `row_00042`, or `<class>/<image name>`.
+      key: the builder's key: `row_00042`, or `<class>/<image name>`.
     """
     number = key.removeprefix("row_")
     if number != key:
@@ -62,13 +62,13 @@ def check(archive: Path, pixels: Path, tolerance: float = 12.0) -> dict[str, int
     Args:
       archive: Kaggle's archive, as a file or unpacked.
       pixels: `fer2013.csv` or another source with all rows in order.
-      tolerance: the mean difference in grey levels that JPEG's losses explain.
+      tolerance: largest mean difference in grey levels that JPEG compression can cause.
 
     Returns:
-      "images", "unknown" (not in the table), "other label" and "other pixels".
+      Counts of "images", "unknown" (not in the table), "other label" and "other pixels".
 
     Raises:
-      UserError: a file cannot be read.
+      UserError: if a file cannot be read.
     """
     rows = list(sources.read(pixels))
     counts = {"images": 0, "unknown": 0, "other label": 0, "other pixels": 0}

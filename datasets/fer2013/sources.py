@@ -1,4 +1,4 @@
-"""The files in which FER-2013 is handed round, read into one form."""
+"""Reads FER-2013 from the files in which it is distributed."""
 
 import contextlib
 import csv
@@ -24,7 +24,8 @@ from deep_emotion_jax.errors import UserError
 USAGES = ("Training", "PublicTest", "PrivateTest")
 SIZE = 48
 
-# One row per face in the challenge's order, split named: the best there is, and what FER+ needs.
+# Tables with one row per face in the challenge's order, and its split; preferred, as FER+ needs
+# this order.
 _TABLES = ("fer2013.csv", "icml_face_data.csv")
 _ROW_FILES = (
     "fer2013.csv",
@@ -35,11 +36,11 @@ _ROW_FILES = (
 _TRAIN_FILES = ("train.csv", "train.csv.gz")
 _IMAGES = (".jpg", ".jpeg", ".png")
 _FACE_NAME = re.compile(rf"({'|'.join(USAGES)})_\w+")
-# A row has less than 10,000 characters, the table 301 MB. Without bounds a small archive could
-# unpack to more than memory holds.
+# A row has less than 10,000 characters, the table 301 MB. The limits protect against small archives
+# that unpack to more than the memory holds.
 _MAX_ROW = 1 << 16
 _MAX_UNPACKED = 1 << 29
-# A table is stricter than int(), which takes "+7" and "0_7", and faster.
+# Stricter than int(), which accepts "+7" and "0_7", and faster.
 _PIXEL_VALUES = {str(value): value for value in range(256)}
 
 
@@ -47,11 +48,11 @@ class Face(NamedTuple):
     """One image of the source.
 
     Attributes:
-      key: names it; see the builder.
+      key: identifies it, see the builder.
       usage: one of USAGES.
       label: one of LABELS.
-      image: PNG or JPEG.
-      pixels: a digest of the decoded pixels, equal for identical faces only.
+      image: the encoded PNG or JPEG.
+      pixels: a digest of the decoded pixels.
     """
 
     key: str
@@ -62,17 +63,17 @@ class Face(NamedTuple):
 
 
 def find(path: Path) -> Path:
-    """Returns the file or folder to read FER-2013 from; the README gives the order of preference.
+    """Returns the file or folder to read FER-2013 from; the README has the order of preference.
 
     Args:
-      path: one of the sources itself, or a folder that holds it, at any depth.
+      path: one of the sources, or a folder with one at any depth.
 
     Raises:
-      UserError: nothing is found, or several zip archives.
+      UserError: if no source or several zip archives are found.
     """
     if path.is_file():
         return path
-    # Shallow files first.
+    # Sorted by depth.
     below = sorted((file for file in walk(path) if file.is_file()), key=lambda p: len(p.parts))
 
     def named(*names: str) -> list[Path]:
@@ -90,20 +91,18 @@ def find(path: Path) -> Path:
     packed = beside or packed
     if len(packed) > 1:
         names = ", ".join(archive.relative_to(path).as_posix() for archive in packed)
-        raise UserError(
-            f"{path} holds several archives ({names}); give the path of the one to use."
-        )
+        raise UserError(f"{path} has several archives ({names}); give the path of the one to use.")
     if found := packed or named(*_TRAIN_FILES):
         return found[0]
     there = ", ".join(sorted(entry.name for entry in path.iterdir())[:8])
     raise UserError(
-        f"{path} holds none of {', '.join(_ROW_FILES)}, *.zip, <class>/Training_*.jpg or train.csv "
-        f"(found: {there}); the README of datasets/fer2013 tells where to get them."
+        f"{path} has none of {', '.join(_ROW_FILES)}, *.zip, <class>/Training_*.jpg or train.csv "
+        f"(found: {there}); the README of datasets/fer2013 says where to get them."
     )
 
 
 def has_row_order(source: Path) -> bool:
-    """Tells whether a source has the challenge's rows in their order, as FER+ needs them."""
+    """Returns whether a source has all rows in the challenge's order, which FER+ needs."""
     name = source.name.lower()
     if name.endswith(".zip"):
         with archives.open_member(source, *_TABLES) as table:
@@ -112,18 +111,18 @@ def has_row_order(source: Path) -> bool:
 
 
 def is_training_only(source: Path) -> bool:
-    """Tells whether a source is the challenge's `train.csv`."""
+    """Returns whether a source is the challenge's `train.csv`."""
     return source.name.lower() in _TRAIN_FILES
 
 
 def read(source: Path) -> Iterator[Face]:
-    """Yields every face of a source, checked.
+    """Yields and checks every face of a source.
 
     Args:
-      source: a CSV file, `fer2013.tar.gz`, a zip archive of images or a folder of images.
+      source: a CSV file, `fer2013.tar.gz`, a zip archive or a folder of images.
 
     Raises:
-      UserError: the first malformed thing, with its file and line.
+      UserError: for the first malformed row or image, with its file and line.
     """
     name = source.name.lower()
     if source.is_dir():
@@ -152,17 +151,17 @@ def read(source: Path) -> Iterator[Face]:
 def _read_images(source: Path) -> Iterator[Face]:
     seen: dict[str, Path] = {}
     for path, data in archives.read_files(source, _IMAGES):
-        # Kaggle's test/ folder mixes PublicTest and PrivateTest: only the file name knows.
+        # Kaggle's test/ folder mixes PublicTest and PrivateTest; the file name tells them apart.
         name = _FACE_NAME.fullmatch(path.stem)
         if not name:
             raise UserError(f"{path} is not named Training_*, PublicTest_* or PrivateTest_*.")
         label = path.parent.name
         if label not in LABELS:
-            raise UserError(f"{path} lies in folder {label!r}, not in one of {', '.join(LABELS)}.")
-        # In the Kaggle archive two file names stand in two classes each, for different faces.
+            raise UserError(f"{path} is in folder {label!r}, not in one of {', '.join(LABELS)}.")
+        # In the Kaggle archive, two file names occur in two classes each, for different faces.
         key = f"{label}/{path.stem}"
         if key in seen:
-            raise UserError(f"{path} is there a second time, as {seen[key]}; keep one of them.")
+            raise UserError(f"{path} is a duplicate of {seen[key]}; remove one of them.")
         seen[key] = path
         pixels = common.read_image(data, path)
         if pixels.shape != (SIZE, SIZE):
@@ -174,7 +173,7 @@ def _read_images(source: Path) -> Iterator[Face]:
         yield Face(key, name[1], label, data, _digest(pixels))
     if not seen:
         raise UserError(
-            f"{source} holds no <class>/Training_*.jpg; unpack it if it holds CSV or tar.gz files."
+            f"{source} has no <class>/Training_*.jpg; unpack it if it has CSV or tar.gz files."
         )
 
 
@@ -187,10 +186,10 @@ def _read_tar(source: Path) -> Iterator[Face]:
         for member in archive:
             if member.isfile() and PurePosixPath(member.name).name == "fer2013.csv":
                 file = archive.extractfile(member)
-                assert file is not None  # A regular file has content.
+                assert file is not None  # not for a regular file
                 yield from _read_csv(file, source / member.name)
                 return
-    raise UserError(f"{source} holds no fer2013.csv; download it again.")
+    raise UserError(f"{source} has no fer2013.csv; download it again.")
 
 
 @contextlib.contextmanager
@@ -199,12 +198,12 @@ def _gzip_errors(source: Path, kind: str) -> Iterator[None]:
         yield
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise UserError(
-            f"{source} is not a whole {kind} file ({error}); download it again."
+            f"{source} is not a complete {kind} file ({error}); download it again."
         ) from error
 
 
 class _Bounded(io.RawIOBase):
-    """An unpacked stream of bounded size: tarfile reads long names and headers whole."""
+    """An unpacked stream of limited size, because tarfile reads whole names and headers at once."""
 
     def __init__(self, file: gzip.GzipFile):
         self._file = file
@@ -226,18 +225,17 @@ class _Bounded(io.RawIOBase):
 def read_rows(
     file: IO[bytes], path: Path, columns: tuple[str, ...], optional: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yields each row of a CSV file with a header as `"<path>, line <n>"` and column -> value.
+    """Yields `"<path>, line <n>"` and column -> value for each row of a CSV file with a header.
 
-    Names and values lose the spaces around them: `icml_face_data.csv` calls a column `" pixels"`.
-    The case of names does not matter; those in `columns` and `optional` are given as they stand
-    there.
+    Names and values are stripped: `icml_face_data.csv` has a column `" pixels"`. Names are matched
+    in any case, and returned as in `columns` and `optional`.
 
     Raises:
-      UserError: the file is not text or not CSV, has not all of `columns`, or a row has too few or
-        too many values.
+      UserError: if the file is not CSV text, lacks one of `columns`, or a row has too few or too
+        many values.
     """
     text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-    taken = 0  # characters of the row, which quotes can spread over lines
+    taken = 0  # characters of the current row, which quotes can spread over several lines
 
     def lines() -> Iterator[str]:
         nonlocal taken
@@ -275,7 +273,7 @@ def _read_csv(file: IO[bytes], path: Path) -> Iterator[Face]:
         if index == 0 and "Usage" not in row:
             logging.warning(
                 "%s has no Usage column: its rows are the training split; Kaggle's test.csv has no "
-                "labels and is left out",
+                "labels and is not used",
                 path,
             )
         if row["emotion"] not in map(str, range(len(LABELS))):

@@ -25,15 +25,15 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     """55,767 renders of 6 cartoon characters in 7 expressions, 48 x 48 grey.
 
     Features: `image` uint8 (48, 48, 1) in [0, 255]; `label`; `key`, `aia_anger/aia_anger_1`;
-    `subject`, the character, `aia`; `sequence`, "": the database does not tell near-copies.
+    `subject`, the character, `aia`; `sequence`, "", as the database does not mark near-copies.
     """
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First release."}
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
-Ask for FERG-DB at https://grail.cs.washington.edu/projects/deepexpr/ferg-2d-db.html and give its
-zip archive, or the folder that holds FERG_DB_256/<character>/<character>_<expression>/*.png, as
-manual_dir.
+Ask for FERG-DB at https://grail.cs.washington.edu/projects/deepexpr/ferg-2d-db.html and set
+manual_dir to its zip archive, or to the folder with
+FERG_DB_256/<character>/<character>_<expression>/*.png.
 """
     COUNTS: ClassVar[dict[str, int]] = {"characters": 6, "images": 55_767}
     # The paper: about 34,000 for training, 14,000 for validation, 7,000 for the test.
@@ -93,7 +93,7 @@ def _key(file: Path) -> str:
     folder = file.parent.name.lower()
     if folder not in _FOLDERS:
         raise UserError(
-            f"{file} lies in folder {file.parent.name!r}, not in <character>_<expression> of "
+            f"{file} is in folder {file.parent.name!r}, not in <character>_<expression> of "
             f"{', '.join(_CHARACTERS)} and {', '.join(_EXPRESSIONS)}."
         )
     return f"{folder}/{file.stem}"

@@ -1,4 +1,4 @@
-"""FERG-DB in its true layout, in small, and all that can be wrong with it."""
+"""A small FERG-DB in its original layout, and errors for malformed data."""
 
 import io
 import zipfile
@@ -23,7 +23,7 @@ def small_counts(monkeypatch):
 
 
 def picture(name):
-    """RGBA: a disc of noise in a transparent square, whose hidden colour is noise as well."""
+    """RGBA: a disc of noise in a transparent square, whose hidden colours are noise too."""
     pixels = np.random.default_rng(list(name.encode())).integers(0, 256, (256, 256, 4), np.uint8)
     y, x = np.indices((256, 256)) - 128
     pixels[..., 3] = np.clip(110 - np.hypot(x, y), 0, 1) * 255
@@ -108,19 +108,19 @@ FIRST = next(iter(MEMBERS))
 MALFORMED = {
     "nothing": (
         {"notes.txt": b""},
-        "holds no FERG_DB_256/<character>/<character>_<expression>/*.png (found: notes.txt)",
+        "has no FERG_DB_256/<character>/<character>_<expression>/*.png (found: notes.txt)",
     ),
-    "one less": (dict(list(MEMBERS.items())[1:]), "holds 83 images, not 84"),
+    "one less": (dict(list(MEMBERS.items())[1:]), "has 83 images, not 84"),
     "character less": (
         {name: content for name, content in MEMBERS.items() if "ray" not in name},
-        "holds 5 characters, not 6",
+        "has 5 characters, not 6",
     ),
     "unknown character": (
         MEMBERS | {"FERG_DB_256/bob/bob_joy/1.png": b""},
-        "lies in folder 'bob_joy', not in <character>_<expression> of aia",
+        "is in folder 'bob_joy', not in <character>_<expression> of aia",
     ),
-    "unknown expression": (MEMBERS | {"ray/ray_happy/1.png": b""}, "lies in folder 'ray_happy'"),
-    "twice": (MEMBERS | {f"copy/{FIRST}": b""}, "is there a second time"),
+    "unknown expression": (MEMBERS | {"ray/ray_happy/1.png": b""}, "is in folder 'ray_happy'"),
+    "twice": (MEMBERS | {f"copy/{FIRST}": b""}, "is a duplicate of"),
     "not square": (
         MEMBERS | {FIRST: png(picture("x")[:200])},
         "aia_anger_1.png has 256 x 200 pixels and is not square",

@@ -21,29 +21,29 @@ from deep_emotion_jax.data.folds import hash_order
 from deep_emotion_jax.errors import UserError
 
 SPLITS = ("train", "validation", "test")
-# What others call the folders of these splits, in any case.
+# Common names of the splits' folders, matched in any case.
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-SHARE = 0.15  # of every class, for validation and for the test
+SHARE = 0.15  # of every class for validation, and the same for testing
 INSTRUCTIONS = """\
-Give as manual_dir a folder with one subfolder of pictures per class (happy/*.jpg, sad/*.jpg, ...),
-or with subfolders train, validation (or val, valid) and test that hold such subfolders.
+Set manual_dir to a folder with one subfolder of pictures per class (happy/*.jpg, sad/*.jpg, ...),
+or with subfolders train, validation (or val, valid) and test that contain such subfolders.
 """
 Files = dict[str, dict[str, Path]]
-"""Split -> key, the path below the folder -> file, in order."""
+"""Split -> key (the path below the folder) -> file, in order."""
 
 
 @dataclasses.dataclass
 class FolderConfig(tfds.core.BuilderConfig):
-    """What a folder holds. Its name changes with its files, so what is prepared is never stale.
+    """The config of a folder; its name changes with the files, so prepared data are never stale.
 
     Attributes:
       labels: the classes.
-      detector: "none" takes the square in the middle of a picture, "builtin" its largest face, cut
-        as `predict` cuts it.
+      detector: "none" uses the central square of a picture, "builtin" its largest face, cropped as
+        in `predict`.
     """
 
     labels: tuple[str, ...] = ()
@@ -51,10 +51,10 @@ class FolderConfig(tfds.core.BuilderConfig):
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
-    """Pictures in subfolders, 48 x 48 grey; made for one folder: `Builder(config=read_config(P))`.
+    """Pictures in subfolders, 48 x 48 grey; use `Builder(config=read_config(folder))`.
 
     Features: `image` uint8 (48, 48, 1) in [0, 255]; `label`, the subfolder; `key`, the path below
-    the folder, `happy/a.jpg`; `subject` and `sequence`, "": a folder does not tell.
+    the folder, `happy/a.jpg`; `subject` and `sequence`, "", as they are unknown.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -113,7 +113,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         if unreadable == len(files) or (split == "train" and missing):
             raise UserError(
                 f"{root}: no {split} image of {', '.join(sorted(missing))} can be read; replace "
-                "the images named above"
+                "the images listed above"
             )
 
 
@@ -125,7 +125,7 @@ def _read_face(path: Path) -> np.ndarray:
     picture = read_picture(path)
     faces = _detector()(picture)
     if not faces:
-        raise UserError(f"no face is found in {path}")
+        raise UserError(f"no face found in {path}")
     return crop(picture, faces[0].box, faces[0].roll)
 
 
@@ -135,19 +135,19 @@ def _detector() -> FaceDetector:
 
 
 def read_config(root: Path | None, detector: str = "none") -> FolderConfig:
-    """The config for a folder: its classes, and a name that stands for the files as they are.
+    """Returns the config of a folder: its classes, and a name that depends on its files.
 
     Args:
       root: the folder.
       detector: see `FolderConfig`.
 
     Raises:
-      UserError: the folder is not given, or is not laid out as `INSTRUCTIONS` say.
+      UserError: if the folder is not given, or does not have the layout of `INSTRUCTIONS`.
     """
     if root is None:
         raise UserError(f"no manual_dir was given.\n{INSTRUCTIONS}")
     divided = divide(find_pictures(root), root)
-    # Without a detector the name is that of older versions.
+    # Without a detector, the name is the same as in older versions.
     digest = hashlib.sha256(b"" if detector == "none" else detector.encode())
     for files in divided.values():
         for key, path in files.items():
@@ -158,10 +158,10 @@ def read_config(root: Path | None, detector: str = "none") -> FolderConfig:
 
 
 def find_pictures(root: Path) -> Files:
-    """Finds the pictures of a folder, by the splits it is divided into, or all as "".
+    """Finds the pictures of a folder by split, or all as split "" if it has no split folders.
 
     Raises:
-      UserError: there is no folder, there are no class folders, or one of them has no picture.
+      UserError: if there is no folder, there are no class folders, or one of them has no picture.
     """
     if not root.is_dir():
         raise UserError(f"{root} is not a folder.\n{INSTRUCTIONS}")
@@ -179,10 +179,10 @@ def find_pictures(root: Path) -> Files:
 
 
 def _below_wrappers(root: Path) -> Path:
-    """The folder itself, or the one in it where an archive was unpacked: mine/archive/train/..."""
+    """Returns the folder, or the only folder in it, as in mine/archive/train/..., repeatedly."""
     seen = set()
     while len(folders := _folders(root)) == 1 and len(_folders(folders[0])) > 1:
-        if root.resolve() in seen:  # a link in a circle
+        if root.resolve() in seen:  # a cycle of links
             break
         seen.add(root.resolve())
         root = folders[0]
@@ -190,10 +190,10 @@ def _below_wrappers(root: Path) -> Path:
 
 
 def _split_folders(root: Path, folders: list[Path]) -> dict[str, Path]:
-    """Split -> folder, or "" -> root where the folders are classes.
+    """Returns split -> folder, or "" -> root if the folders are classes.
 
     Raises:
-      UserError: some folders are splits and some are not, or two are the same split.
+      UserError: if only some folders are splits, or two are the same split.
     """
     splits: dict[str, Path] = {}
     others = []
@@ -211,17 +211,17 @@ def _split_folders(root: Path, folders: list[Path]) -> dict[str, Path]:
     if others:
         raise UserError(
             f"{root} has the folder {splits['train'].name}, but also {others[0]!r}, which is none "
-            f"of {', '.join(SPLIT_NAMES)}; put classes into train, validation and test, or have no "
-            "folder of these names"
+            f"of {', '.join(SPLIT_NAMES)}; put all classes into train, validation and test, or "
+            "rename the folders with these names"
         )
     return {split: splits[split] for split in SPLITS if split in splits}
 
 
 def _pictures(folder: Path) -> dict[str, Path]:
-    """Key -> file of a class folder.
+    """Returns key -> file of a class folder.
 
     Raises:
-      UserError: there is none.
+      UserError: if it has no picture.
     """
     pictures = {
         f"{folder.name}/{path.relative_to(folder).as_posix()}": path
@@ -230,19 +230,19 @@ def _pictures(folder: Path) -> dict[str, Path]:
     }
     if not pictures:
         raise UserError(
-            f"the class folder {folder} holds no picture ({', '.join(PICTURE_SUFFIXES)}); "
-            "fill it or remove it"
+            f"the class folder {folder} has no picture ({', '.join(PICTURE_SUFFIXES)}); add "
+            "pictures or remove it"
         )
     return pictures
 
 
 def divide(found: Files, root: Path) -> Files:
-    """Divides pictures into train, validation and test by a hash of their keys, class by class.
+    """Splits the pictures of each class into train, validation and test by a hash of their keys.
 
-    A division that the folder has is kept; only a missing validation split is taken from train.
+    Split folders are kept; only a missing validation split is taken from train.
 
     Raises:
-      UserError: a class is too small, or has no picture to train on.
+      UserError: if a class is too small, or has no training picture.
     """
     whole = found.get("", found.get("train", {}))
     labels = {_label(key) for key in whole}
@@ -256,8 +256,8 @@ def divide(found: Files, root: Path) -> Files:
         keys = [key for key in whole if _label(key) == label]
         if len(keys) < 2:
             raise UserError(
-                f"{root}: class {label!r} has one picture; it takes two, one to train on and one "
-                "to validate on"
+                f"{root}: class {label!r} has one picture; it needs two, one for training and one "
+                "for validation"
             )
         order = hash_order(keys, 0)
         validated = max(1, round(SHARE * len(keys)))

@@ -53,8 +53,8 @@ def test_classes_are_divided_by_hash(tmp_path):
     np.testing.assert_array_equal(example["image"][..., 0], expected)
 
 
-def test_faces_are_found_and_cut_as_predict_cuts_them(tmp_path, caplog):
-    """The detector's faces are trained on; a picture without one is named and left out."""
+def test_faces_are_detected_and_cropped_as_in_predict(tmp_path, caplog):
+    """Training uses the detected faces; a picture without one is reported and skipped."""
     root = write(tmp_path / "mine", {"happy": 2, "sad": 3})
     photo = skimage.data.astronaut()
     for file in root.glob("*/0[0-1].png"):
@@ -66,28 +66,28 @@ def test_faces_are_found_and_cut_as_predict_cuts_them(tmp_path, caplog):
     assert {key for split in found.values() for key in split} == {
         f"{label}/0{i}.png" for label in ("happy", "sad") for i in (0, 1)
     }
-    assert f"no face is found in {root / 'sad' / '02.png'}" in caplog.text
+    assert f"no face found in {root / 'sad' / '02.png'}" in caplog.text
     (face,) = Predictor.from_pretrained("deep_emotion.fer2013").predict(photo).faces
     for split in found.values():
         for example in split.values():
             np.testing.assert_array_equal(example["image"][..., 0], face.pixels)
 
 
-def test_only_a_folder_has_faces_to_be_found(tmp_path):
+def test_only_a_folder_accepts_a_detector(tmp_path):
     config = default.get_config()
     config.detector, config.data_dir = "builtin", str(tmp_path)
     with pytest.raises(UserError, match=r"config\.detector='builtin'.*config\.dataset='folder'"):
         load_dataset(config)
 
 
-def test_the_division_depends_on_keys_alone(tmp_path):
+def test_the_split_depends_only_on_keys(tmp_path):
     counts = {"a": 9, "b": 7}
     one, two = write(tmp_path / "one", counts), write(tmp_path / "two", counts, size=(48, 48))
     first, second = (divide(find_pictures(root), root) for root in (one, two))
     assert {k: list(v) for k, v in first.items()} == {k: list(v) for k, v in second.items()}
 
 
-def test_a_given_division_is_kept(tmp_path):
+def test_a_given_split_is_kept(tmp_path):
     root = write(
         tmp_path, {"train/a": 3, "train/b": 1, "validation/a": 1, "test/b": 2, "test/a/deep": 1}
     )
@@ -109,7 +109,7 @@ def test_a_given_division_is_kept(tmp_path):
         ("archive (1)/TRAIN", "archive (1)/VAL", "archive (1)/TEST"),
     ],
 )
-def test_splits_by_the_names_that_others_give_them(tmp_path, names):
+def test_splits_have_several_names(tmp_path, names):
     counts = {}
     for name, count in zip(names, (5, 3, 2), strict=True):
         counts |= {f"{name}/happy": count, f"{name}/sad": count}
@@ -151,7 +151,7 @@ def test_a_missing_validation_split_is_taken_from_train(tmp_path):
     assert [len(divided[split]) for split in ("train", "validation", "test")] == [16, 4, 4]
 
 
-def test_what_changes_is_prepared_anew(tmp_path):
+def test_a_changed_folder_is_prepared_again(tmp_path):
     root = write(tmp_path / "mine", {"a": 4, "b": 4})
     before = read_config(root).name
     assert read_config(root).name == before
@@ -159,7 +159,7 @@ def test_what_changes_is_prepared_anew(tmp_path):
     assert read_config(root).name != before
 
 
-def test_unreadable_images_are_named_and_counted(tmp_path, caplog):
+def test_unreadable_images_are_reported_and_counted(tmp_path, caplog):
     root = write(tmp_path / "mine", {"a": 8, "b": 8})
     files = divide(find_pictures(root), root)["train"]
     broken = next(iter(files))
@@ -174,7 +174,7 @@ MISTAKES = {
     "nothing": ({}, "fewer than two class folders"),
     "one class": ({"a": 3}, "fewer than two class folders"),
     "one picture": ({"a": 3, "b": 1}, "class 'b' has one picture"),
-    "empty class": ({"a": 3, "b": 0}, "b holds no picture"),
+    "empty class": ({"a": 3, "b": 0}, "b has no picture"),
     "class only in test": ({"train/a": 3, "train/b": 3, "test/c": 1}, "'c' is in test, but not"),
     "a split twice": (
         {"train/a": 3, "train/b": 3, "val/a": 1, "valid/a": 1},
@@ -191,7 +191,7 @@ def test_mistakes(tmp_path, case):
         read_config(write(tmp_path, counts))
 
 
-def test_a_class_of_unreadable_images_is_an_error(tmp_path):
+def test_a_class_of_unreadable_images_gives_an_error(tmp_path):
     root = write(tmp_path / "mine", {"a": 4, "b": 4})
     for path in (root / "b").iterdir():
         path.write_bytes(b"")

@@ -22,15 +22,15 @@ _NAME = re.compile(
     re.IGNORECASE,
 )
 _ENDINGS = (".tiff", ".tif", ".png", ".jpg", ".jpeg")
-# Copies from the time of the web page are named "MK.FE2.131", with a number but no suffix.
+# Files of old copies are named "MK.FE2.131", with a number but no suffix.
 _DIGITS = tuple("0123456789")
 _SIZE = 256
-# The heads are centred and alike in size: from the forehead to the chin, between the ears.
+# From forehead to chin and from ear to ear; all heads are centred and of similar size.
 _FACE = Square(left=48, top=60, side=160)
 
 
 class Name(NamedTuple):
-    """What a file name tells: `key` is its regular form, such as KA.AN1.39."""
+    """The parts of a file name; `key` is its normalised form, such as KA.AN1.39."""
 
     key: str
     subject: str
@@ -42,14 +42,14 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     """213 pictures of 10 Japanese women in 7 expressions, 48 x 48 grey.
 
     Features: `image` uint8 (48, 48, 1) in [0, 255]; `label`; `key`, `KA.AN1.39`; `subject`, `KA`;
-    `sequence`, `KA.AN`: a subject's two to four shots of one expression are near-copies.
+    `sequence`, `KA.AN`; a subject's two to four shots of one expression are near-copies.
     """
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First release."}
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
-Ask for JAFFE at https://zenodo.org/record/3451524 and give jaffe.zip, or the folder that holds it
-or its KA.AN1.39.tiff and so on, as manual_dir.
+Ask for JAFFE at https://zenodo.org/record/3451524 and set manual_dir to jaffe.zip, or to the folder
+with it or with its pictures (KA.AN1.39.tiff and so on).
 """
     COUNTS: ClassVar[dict[str, int]] = {"subjects": 10, "images": 213}
     # The paper: 120 for training, 23 for validation, 70 for the test.
@@ -91,15 +91,15 @@ or its KA.AN1.39.tiff and so on, as manual_dir.
 
 
 def _is_picture(path: Path) -> bool:
-    """Whether a file is a picture by its suffix or, without one, by its name."""
+    """Returns whether a file is a picture, by its suffix or its name."""
     return path.name.lower().endswith(_ENDINGS) or bool(_NAME.fullmatch(path.name))
 
 
 def parse_name(path: Path) -> Name:
-    """Reads subject and expression off a file name, whatever its case and separators.
+    """Parses subject and expression from a file name of any case and separators.
 
     Raises:
-      UserError: the subject or the expression is not one of JAFFE's.
+      UserError: if the subject or the expression is not one of JAFFE's.
     """
     has_suffix = path.name.lower().endswith(_ENDINGS)
     match = _NAME.fullmatch(path.stem if has_suffix else path.name)

@@ -15,7 +15,7 @@ from deep_emotion_jax.errors import UserError
 
 LABELS = ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]
 CODES = ["AN", "DI", "FE", "HA", "SA", "SU", "NE"]
-# The indices of each subject's shots, in the order of CODES, where they are not 1, 2, 3.
+# The indices of each subject's shots, in the order of CODES, if not 1, 2, 3.
 SUBJECTS = ["KA", "KL", "KM", "KR", "MK", "NA", "NM", "TM", "UY", "YM"]
 OTHER_SHOTS = {
     ("KA", "FE"): (1, 2, 3, 4),
@@ -129,7 +129,7 @@ OTHER_FORMS = {
 
 @pytest.mark.parametrize("form", OTHER_FORMS)
 def test_other_forms_give_the_same_faces(tmp_path, form):
-    # A README without suffix, a checksum, and a link around the folder are no pictures.
+    # A README without suffix, a checksum, and a link to the parent folder are not pictures.
     raw = write_folder(
         tmp_path / "raw", dict(map(OTHER_FORMS[form], STEMS)) | {"checksum.md5": b"", "README": b""}
     )
@@ -165,19 +165,19 @@ def test_names(name, expected):
 @pytest.mark.parametrize(
     "name", ["AB.AN1.1", "KA.XX1.1", "KA", "AN1.39", "xKA.AN1.39", "KA.AN1.39 (1)", "KA.AN1.39.b"]
 )
-def test_names_of_no_subject_or_expression(name):
+def test_unknown_subjects_and_expressions_give_an_error(name):
     with pytest.raises(UserError, match=r"is not named like KA\.AN1\.39\.tiff: one of KA, KL"):
         parse_name(Path("jaffe") / f"{name}.tiff")
 
 
 NEW = "jaffe/KA.AN9.999.tiff"
 MALFORMED = {
-    "nothing": ({"notes.txt": b""}, "holds no KA.AN1.39.tiff and so on (found: notes.txt)"),
-    "one less": (members(STEMS[1:]), "holds 212 images, not 213"),
-    "one more": (members() | {NEW: encoded(picture("x"))}, "holds 214 images, not 213"),
-    "subject less": (members([s for s in STEMS if s[:2] != "YM"]), "holds 9 subjects, not 10"),
+    "nothing": ({"notes.txt": b""}, "has no KA.AN1.39.tiff and so on (found: notes.txt)"),
+    "one less": (members(STEMS[1:]), "has 212 images, not 213"),
+    "one more": (members() | {NEW: encoded(picture("x"))}, "has 214 images, not 213"),
+    "subject less": (members([s for s in STEMS if s[:2] != "YM"]), "has 9 subjects, not 10"),
     "unknown": (members() | {"jaffe/face.png": b""}, "face.png is not named like KA.AN1.39"),
-    "twice": (members() | {"jaffe/ka-an1-0.tif": b""}, "is there a second time, as"),
+    "twice": (members() | {"jaffe/ka-an1-0.tif": b""}, "is a duplicate of"),
     "size": (
         members() | {f"jaffe/{STEMS[0]}.tiff": encoded(picture("x")[:200])},
         f"{STEMS[0]}.tiff has 256 x 200 pixels, not 256 x 256",
@@ -198,4 +198,4 @@ def test_malformed(tmp_path, case):
 def test_wrong_paths(tmp_path):
     assert "nowhere does not exist.\nAsk for JAFFE" in error(tmp_path, tmp_path / "nowhere")
     (tmp_path / "faces.rar").write_bytes(b"")
-    assert "faces.rar is not a whole zip archive" in error(tmp_path, tmp_path / "faces.rar")
+    assert "faces.rar is not a complete zip archive" in error(tmp_path, tmp_path / "faces.rar")

@@ -1,7 +1,7 @@
-"""Draws a person in a scene with action units at work.
+"""Draws a person in a scene with given action units.
 
-Every shape is a function of coordinates on the face and of the action units, so a face is moved by
-moving its shapes, and turned by turning the coordinates on which they lie. Units as in `scene`.
+Every shape is a function of coordinates on the face and of the action units. Action units move the
+shapes, and pose transforms the coordinates. Units are those of `scene`.
 """
 
 from collections.abc import Mapping
@@ -25,11 +25,11 @@ def draw(person: Person, scene: Scene, action_units: Mapping[int, np.ndarray]) -
     Args:
       person: geometry and tones.
       scene: pose, light and surroundings.
-      action_units: FACS number -> intensities in [0, 1], float32 [faces, 2]: of the halves of the
+      action_units: FACS number -> intensities in [0, 1], float32 [faces, 2], for the halves of the
         face with negative and with positive x.
 
     Returns:
-      float32 [faces, 48, 48], 0 black, 1 white; light may push a tone beyond 1.
+      float32 [faces, 48, 48], 0 black, 1 white; light can raise a tone above 1.
     """
     halves = {
         side: {number: value[:, index, None, None] for number, value in action_units.items()}
@@ -54,10 +54,10 @@ def draw(person: Person, scene: Scene, action_units: Mapping[int, np.ndarray]) -
 
 
 class _Canvas:
-    """Faces in the making, and the coordinates to draw them by.
+    """The pixels of the faces, and the coordinates for drawing.
 
-    `tone` is [faces, samples, samples]. `x` and `y`, [samples, samples], lie on the turned face;
-    `u` and `v` are upright but not turned: the outline of the head follows them.
+    `tone` is [faces, samples, samples]. `x` and `y`, [samples, samples], are coordinates on the
+    turned face; `u` and `v` have roll only, and the outline of the head follows them.
     """
 
     def __init__(self, faces: int, person: Person, scene: Scene):
@@ -67,7 +67,7 @@ class _Canvas:
         cos, sin = float(np.cos(scene.roll)), float(np.sin(scene.roll))
         self.u = (cos * right + sin * down) / scene.scale
         self.v = (cos * down - sin * right) / scene.scale
-        # The skull is an ellipsoid, and what lies on it moves as it turns.
+        # The skull is an ellipsoid, on which the features move when it turns.
         across = self.u / person.width
         along = np.maximum(self.v / person.chin, self.v / -_CROWN)
         depth = np.sqrt(np.maximum(0, 1 - across * across - along * along))
@@ -77,7 +77,7 @@ class _Canvas:
         self.tone = np.empty((faces, size, size), np.float32)
 
     def crop(self, left: float, right: float, top: float, bottom: float) -> "_Canvas":
-        """The part of the canvas that holds a rectangle of the face: most shapes are small."""
+        """Returns the part of the canvas with a rectangle of the face, as most shapes are small."""
         x, y = self.x[::_STRIDE, ::_STRIDE], self.y[::_STRIDE, ::_STRIDE]
         within = (x > left) & (x < right) & (y > top) & (y < bottom)
         rows, columns = (_range(within.any(axis)) for axis in (1, 0))
@@ -90,39 +90,39 @@ class _Canvas:
     def crop_half(
         self, side: int, inner: float, outer: float, top: float, bottom: float
     ) -> "_Canvas":
-        """`crop` on one half of the face, with x growing outwards."""
+        """Crops one half of the face; x increases outwards."""
         left, right = sorted((side * inner, side * outer))
         part = self.crop(left, right, top, bottom)
         part.x = side * part.x
         return part
 
     def inside(self, margin: np.ndarray) -> np.ndarray:
-        """Coverage in [0, 1], from the distance to a shape's edge: positive inside."""
+        """Converts the distance to a shape's edge, positive inside, to coverage in [0, 1]."""
         return np.clip(margin * self.samples_per_unit + 0.5, 0, 1)
 
     def paint(self, coverage: np.ndarray, tone: np.ndarray | float) -> None:
         self.tone += coverage * (tone - self.tone)
 
     def shade(self, amount: np.ndarray) -> None:
-        """Darkens by a share; a negative one lightens."""
+        """Darkens by a share; lightens if it is negative."""
         self.tone *= 1 - amount
 
 
 def _range(filled: np.ndarray) -> slice:
-    """The samples around the strides that are filled, with what lies between strides."""
+    """Returns the range of samples that covers the filled strides and their neighbourhood."""
     where = filled.nonzero()[0].tolist()
     return slice(max(0, (where[0] - 1) * _STRIDE), (where[-1] + 1) * _STRIDE) if where else slice(0)
 
 
 def _blob(x: np.ndarray, y: np.ndarray, width: float, height: float | np.ndarray) -> np.ndarray:
-    """A soft patch around the origin of (x, y): 1 in its middle, 0 from its rim on."""
+    """A soft patch around the origin of (x, y): 1 at its centre, 0 outside its rim."""
     x, y = x / width, y / height
     soft = np.maximum(0, 1 - x * x - y * y)
     return soft * soft
 
 
 def _ridge(distance: np.ndarray, width: float) -> np.ndarray:
-    """A soft line along distance 0 that is 0 from `width` on."""
+    """A soft line along distance 0; 0 beyond `width`."""
     distance = distance / width
     return np.maximum(0, 1 - distance * distance)
 
@@ -137,7 +137,7 @@ def _line(x: np.ndarray, y: np.ndarray, x0, y0, x1, y1, width: float) -> np.ndar
 
 
 def _ellipse(x: np.ndarray, y: np.ndarray, width: float, height: float) -> np.ndarray:
-    """About the distance to an ellipse's edge, positive inside."""
+    """The approximate distance to an ellipse's edge, positive inside."""
     x, y = x / width, y / height
     return 1 - np.sqrt(x * x + y * y)
 
@@ -189,7 +189,7 @@ def _eye(canvas: _Canvas, person: Person, scene: Scene, side: int, au: _ActionUn
     part.paint(0.85 * _ridge(y - top, 0.045) * within, 0.2 * person.skin)
     part.shade(0.35 * _ridge(y - bottom, 0.035) * within)
     part.shade((0.3 - 0.2 * au[7]) * _blob(x, y - 1.2 * top + 0.07, 1.1 * width, 0.035))
-    # The pouch below a tight lid; crow's feet.
+    # The pouch below a tight lid, and crow's feet.
     pouch = np.minimum(1, au[6] + au[7])
     if pouch.any():
         part.shade(person.wrinkles * pouch * _blob(x, y - bottom - 0.07, width, 0.04))
@@ -213,7 +213,7 @@ def _brow(canvas: _Canvas, person: Person, side: int, au: _ActionUnits) -> None:
     ends = np.minimum(along, 1 - along) * length
     margin = np.minimum(thickness - abs(y - curve), ends)
     part.paint(0.9 * part.inside(margin), person.brow)
-    # Level lines above a raised brow, an upright one beside a lowered brow.
+    # Horizontal lines above a raised brow, a vertical one beside a lowered brow.
     for raiser, middle in ((au[1], 0.1), (au[2], 0.46)):
         if raiser.any():
             for step in (0.14, 0.25):
@@ -266,7 +266,7 @@ def _mouth(
     lower_lip = person.lip * (tight + 0.5 * au[16] + 0.2 * au[17]) * bow
     lips = part.inside(np.minimum(y - top + upper_lip, bottom + lower_lip - y)) * within
     x = part.x
-    if person.beard > 0:  # It leaves the lips free.
+    if person.beard > 0:  # It does not cover the lips.
         hairy = _blob(x, part.y - person.mouth_y - lower - 0.2, 0.85, 0.7)
         hairy = np.minimum(1, 2 * (hairy + _blob(x, part.y - person.mouth_y + 0.12, 0.4, 0.1)))
         part.shade(person.beard * hairy * (1 - lips))
@@ -277,7 +277,7 @@ def _mouth(
     part.paint(opening * part.inside(top + teeth - y), 0.9)
     seam = _ridge(y - (top + bottom) / 2, 0.04) * (abs(across) < 1)
     part.paint(0.85 * seam * (1 - opening), 0.3 * person.lip_tone)
-    # Below the lip: its shadow, and the ball of the chin that the chin raiser pushes up.
+    # Below the lip: its shadow, and the ball of the chin, which the chin raiser pushes up.
     y = part.y - person.mouth_y - lower
     part.shade((0.18 + 0.2 * au[17]) * _blob(x, y - 0.2, 0.25, 0.08))
     for dx in (-0.12, 0.0, 0.12) if au[17].any() else ():
@@ -285,7 +285,7 @@ def _mouth(
 
 
 def _folds(canvas: _Canvas, person: Person, side: int, au: _ActionUnits) -> None:
-    """From the nose to the corner of the mouth, and outside that corner."""
+    """The fold from the nose to the corner of the mouth, and the line outside that corner."""
     part = canvas.crop_half(side, 0.1, 0.85, 0, 1.2)
     x, y = part.x, part.y
     out = person.mouth_width + 0.08 + 0.12 * au[12] + 0.1 * au[20]
@@ -336,7 +336,7 @@ def _hand(canvas: _Canvas, person: Person, scene: Scene) -> None:
 
 
 def _scarf(canvas: _Canvas, person: Person, scene: Scene) -> None:
-    """Up to below the lower lip."""
+    """A scarf up to below the lower lip."""
     below = canvas.y - person.mouth_y - 0.42 - 0.1 * canvas.x * canvas.x
     canvas.paint(canvas.inside(below) * (abs(canvas.u) < 1.3), scene.occluder_tone)
     canvas.shade(0.3 * _ridge(below - 0.2, 0.1) * (abs(canvas.u) < 1.3))

@@ -1,10 +1,10 @@
-"""Faces that show an expression by construction: action units after EMFACS, drawn at random.
+"""Generates faces whose expression is known: random action units after EMFACS.
 
     example = draw_example(seed=0, index=42)
 
-An example is a pure function of seed and index. Seven indices in a row are one person's seven
-expressions, and `FACES_PER_SUBJECT` in a row are all of one person's: any split by subject is
-balanced. Nothing but the action units depends on the label.
+An example is a pure function of seed and index. Seven consecutive indices are the seven expressions
+of a person, and `FACES_PER_SUBJECT` consecutive indices are all faces of a person, so splits by
+subject are balanced. Only the action units depend on the label.
 """
 
 from typing import NamedTuple
@@ -32,7 +32,7 @@ ACTION_UNITS = {
     25: "lips part",
     26: "jaw drop",
 }
-# An expression always has the first, each of the second with even chance, and no others.
+# An expression has all of REQUIRED, each of OPTIONAL with probability 1/2, and no others.
 REQUIRED = {
     "angry": (4, 5, 7, 23),
     "disgust": (9, 15),
@@ -58,17 +58,17 @@ _EVIDENCE = 0.04
 
 
 class Example(NamedTuple):
-    """A face and the truth about it.
+    """A face with its ground truth.
 
     Attributes:
       image: uint8 [48, 48].
       label: index into `LABELS`.
-      action_units: float32 [15] in the order of `ACTION_UNITS`: 0, absent, or from
-        `LEAST_INTENSITY` to 1, the stronger half of the face.
-      evidence_mask: bool [48, 48]: the pixels that the action units change by more than 4 % of the
-        range from black to white, under the same light and occluder, before the camera's gain,
-        blur and noise. Empty for neutral.
-      subject: the person's number.
+      action_units: float32 [15] in the order of `ACTION_UNITS`: 0 if absent, else from
+        `LEAST_INTENSITY` to 1, the maximum over both halves of the face.
+      evidence_mask: bool [48, 48], the pixels that the action units change by more than 4 % of the
+        range from black to white, with the same light and occluder, before the camera's gain, blur
+        and noise. Empty for neutral.
+      subject: number of the person.
     """
 
     image: np.ndarray
@@ -82,8 +82,8 @@ def draw_example(seed: int, index: int) -> Example:
     """Draws one face.
 
     Args:
-      seed: names a data set, from 0.
-      index: names a face in it, from 0.
+      seed: seed of the dataset, from 0.
+      index: number of the face, from 0.
     """
     subject, face = divmod(index, FACES_PER_SUBJECT)
     label = face % len(LABELS)
@@ -103,10 +103,10 @@ def draw_example(seed: int, index: int) -> Example:
 
 
 def random_intensities(rng: np.random.Generator, expression: str) -> np.ndarray:
-    """Draws action units for an expression.
+    """Samples action units for an expression.
 
     Returns:
-      float32 [15, 2], for the two halves of the face: 0 or from `LEAST_INTENSITY` to 1.
+      float32 [15, 2] for the two halves of the face: 0, or from `LEAST_INTENSITY` to 1.
     """
     chance, strength, slant = rng.random((3, len(ACTION_UNITS)), dtype=np.float32)
     present = [
@@ -119,10 +119,10 @@ def random_intensities(rng: np.random.Generator, expression: str) -> np.ndarray:
 
 
 def _photograph(rng: np.random.Generator, tone: np.ndarray) -> np.ndarray:
-    """Gain, gamma, blur and noise."""
+    """Applies gain, gamma, blur and noise, and converts to uint8."""
     gain, gamma, blur, noise = rng.uniform((0.75, 0.75, 0, 0), (1.05, 1.3, 0.15, 0.03))
     tone = np.clip(gain * tone, 0, 1) ** gamma
-    for _ in range(2):  # Down the columns, then, transposed, along the rows.
+    for _ in range(2):  # Blurs along the columns, then along the rows.
         padded = np.pad(tone, ((1, 1), (0, 0)), mode="edge")
         tone = ((1 - 2 * blur) * tone + blur * (padded[:-2] + padded[2:])).T
     tone = tone + noise * rng.standard_normal(tone.shape)

@@ -1,7 +1,7 @@
-"""Who is in the picture and how it is taken: everything that must not decide the label.
+"""The person and the scene of a picture: all properties that are independent of the label.
 
-Lengths are in half face widths: x to the viewer's right, y down, the origin between eyes and mouth.
-Tones go from 0, black, to 1, white.
+Lengths are in half face widths, with x to the viewer's right, y down and the origin between eyes
+and mouth. Tones range from 0, black, to 1, white.
 """
 
 import dataclasses
@@ -14,11 +14,11 @@ OCCLUDERS = {"none": 0.4, "glasses": 0.2, "fringe": 0.15, "hand": 0.15, "scarf":
 
 @dataclasses.dataclass(frozen=True)
 class Person:
-    """What stays with a person."""
+    """The properties of a person."""
 
     width: float
     chin: float  # From the origin down.
-    taper: float  # How much narrower the jaw is than the temples.
+    taper: float  # Narrowing from the temples to the jaw.
     eye_x: float
     eye_y: float
     eye_width: float
@@ -26,14 +26,14 @@ class Person:
     brow_y: float
     brow_length: float
     brow_thickness: float
-    brow_slant: float  # Positive: the outer end lies lower.
+    brow_slant: float  # Positive if the outer end is lower.
     nose_y: float  # Of the nostrils.
     nose_width: float
     mouth_y: float
     mouth_width: float
-    mouth_curve: float  # Positive: the corners lie lower.
+    mouth_curve: float  # Positive if the corners are lower.
     lip: float  # Thickness.
-    wrinkles: float  # Depth of the lines that action units make.
+    wrinkles: float  # Depth of the wrinkles of action units.
     skin: float
     hair: float
     brow: float
@@ -48,7 +48,7 @@ class Person:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """What changes from picture to picture."""
+    """The properties of a picture."""
 
     roll: float  # Angles are in radians.
     yaw: float
@@ -68,7 +68,7 @@ class Scene:
 
 
 def random_person(rng: np.random.Generator) -> Person:
-    """Draws a person."""
+    """Samples a person."""
 
     def between(low: float, high: float) -> float:
         return float(rng.uniform(low, high))
@@ -108,7 +108,7 @@ def random_person(rng: np.random.Generator) -> Person:
 
 
 def random_scene(rng: np.random.Generator) -> Scene:
-    """Draws pose, light and surroundings."""
+    """Samples pose, light, background and occluder."""
 
     def between(low: float, high: float) -> float:
         return float(rng.uniform(low, high))

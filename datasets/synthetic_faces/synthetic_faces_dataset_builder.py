@@ -1,4 +1,4 @@
-"""The faces of `face.py` as a TFDS dataset: no download, the same on every machine."""
+"""The generated faces of `face.py` as a TFDS dataset, identical on every machine."""
 
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -16,12 +16,12 @@ _SEED = 0
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
-    """13,300 drawn grey 48 x 48 faces of 380 people in 7 expressions, whose labels are all right.
+    """13,300 generated grey 48 x 48 faces of 380 people in 7 expressions, with exact labels.
 
-    Features: `image` uint8 (48, 48, 1) in [0, 255]; `label`; `key`, `<split>_<index>`, by which
-    `face.draw_example(0, index)` draws the face again; `subject`; `action_units` float32 (15,) in
-    [0, 1] in the order of `face.ACTION_UNITS`; `evidence_mask` uint8 (48, 48, 1), 255 where the
-    expression shows, else 0.
+    Features: `image` uint8 (48, 48, 1) in [0, 255]; `label`; `key`, `<split>_<index>`, where
+    `face.draw_example(0, index)` draws the same face; `subject`; `action_units` float32 (15,) in
+    [0, 1] in the order of `face.ACTION_UNITS`; `evidence_mask` uint8 (48, 48, 1), 255 for pixels
+    that show the expression, else 0.
     """
 
     VERSION = tfds.core.Version("1.0.0")

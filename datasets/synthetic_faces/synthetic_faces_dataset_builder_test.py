@@ -66,15 +66,15 @@ def test_shapes_and_ranges(examples):
         assert example.action_units.shape == (15,)
         assert example.action_units.dtype == np.float32
         assert example.action_units.max() <= 1
-        # Neither flat nor burnt out: there is something to see.
+        # Neither flat nor overexposed.
         assert example.image.std() > 15
         assert np.mean((example.image == 0) | (example.image == 255)) < 0.6
 
 
 @pytest.mark.parametrize("pair", list(itertools.combinations(face.LABELS, 2)), ids="-".join)
-def test_no_set_of_action_units_belongs_to_two_expressions(pair):
-    # A set that met both definitions would hold all that either requires and nothing that either
-    # excludes; so it is enough that one requires what the other excludes.
+def test_no_set_of_action_units_fits_two_expressions(pair):
+    # A set that met both definitions would contain all units that either requires and none that
+    # either excludes, so it is enough that one requires a unit that the other excludes.
     assert any(
         {*face.REQUIRED[a]} - {*face.REQUIRED[b], *face.OPTIONAL[b]}
         for a, b in (pair, reversed(pair))
@@ -89,8 +89,8 @@ def test_every_example_shows_its_label_and_no_other(examples):
 
 
 def test_weakest_expressions_differ_visibly_in_every_scene():
-    # One person in one scene, all action units at their least: for any two expressions some pixels
-    # differ by more than twice the strongest noise, whatever covers the face.
+    # One person in one scene with all action units at their minimum: for any two expressions, some
+    # pixels differ by more than twice the strongest noise, with any occluder.
     weakest = np.zeros((7, 15, 2), np.float32)
     for row, label in enumerate(face.LABELS):
         at_work = [NUMBERS.index(number) for number in face.REQUIRED[label]]
@@ -106,7 +106,7 @@ def test_weakest_expressions_differ_visibly_in_every_scene():
     assert occluders == set(OCCLUDERS)
 
 
-def test_occluders_leave_evidence_to_see():
+def test_occluders_do_not_hide_all_evidence():
     rng = np.random.default_rng(1)
     for i in range(150):
         person, scene = random_person(rng), random_scene(rng)
@@ -118,8 +118,8 @@ def test_occluders_leave_evidence_to_see():
         assert left > 1 / 3, scene
 
 
-def test_evidence_mask_is_where_the_picture_changes(examples, monkeypatch):
-    # The same pictures, noise and all, once more without action units.
+def test_the_evidence_mask_covers_the_pixels_that_change(examples, monkeypatch):
+    # The same pictures, including noise, without action units.
     original = face.random_intensities
     monkeypatch.setattr(face, "random_intensities", lambda *args: 0 * original(*args))
     for index, example in enumerate(examples[:14]):
@@ -161,13 +161,13 @@ def test_each_action_unit_moves_its_own_part_of_the_face(number):
     else:  # 9 pulls the brows down, wrinkles the nose, and lifts the fold and the upper lip.
         assert rows.min() < 20
         assert 29 < rows.max() < 43
-    # Both halves alike; and half a face for the units that one side can do alone.
+    # Both halves alike, and one half for the units that can act on one side.
     assert abs(columns.mean() - 23.5) < 1.5
     if number in (1, 2, 4, 5, 6, 7, 12, 15, 20):
         assert (abs(left - rest) > 0.04)[:, :24].sum() > 3 * (abs(left - rest) > 0.04)[:, 25:].sum()
 
 
-def test_cropping_is_only_a_shortcut(monkeypatch, examples):
+def test_cropping_does_not_change_the_drawing(monkeypatch, examples):
     def whole(canvas, *box):
         part = object.__new__(drawing._Canvas)
         part.__dict__.update(canvas.__dict__)
@@ -181,7 +181,7 @@ def test_cropping_is_only_a_shortcut(monkeypatch, examples):
 
 
 def test_linear_probe_fails(examples):
-    # 420 faces of 30 people to learn from, 140 of 10 others to tell.
+    # 420 faces of 30 people for training, 140 of 10 others for testing.
     pixels = np.stack([example.image.ravel() for example in examples]).astype(np.float32)
     labels = np.array([example.label for example in examples])
     scaler = StandardScaler().fit(pixels[:420])
@@ -197,7 +197,7 @@ def builder(tmp_path, monkeypatch):
     return builder
 
 
-def test_builds_and_reads_back_what_was_drawn(builder):
+def test_the_prepared_dataset_equals_the_drawn_faces(builder):
     keys, people = set(), {}
     for split, subjects in SUBJECTS.items():
         source = builder.as_data_source(split=split)
@@ -220,12 +220,12 @@ def test_builds_and_reads_back_what_was_drawn(builder):
             np.testing.assert_array_equal(example["action_units"], expected.action_units)
             assert example["label"] == expected.label
     assert len(keys) == sum(SUBJECTS.values()) * face.FACES_PER_SUBJECT
-    assert len(set.union(*people.values())) == sum(SUBJECTS.values())  # No one in two splits.
+    assert len(set.union(*people.values())) == sum(SUBJECTS.values())  # subject-independent
     assert builder.info.features["label"].names == list(face.LABELS)
 
 
 def test_no_tensorflow(tmp_path):
-    # In a process of its own, as another test may have imported what it likes.
+    # In a separate process, as other tests may import TensorFlow.
     code = f"""
 import sys
 from datasets import common
