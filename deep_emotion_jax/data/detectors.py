@@ -82,7 +82,7 @@ class Candidates(NamedTuple):
 
 
 def whole_picture(picture: np.ndarray) -> list[FoundFace]:
-    """Return the largest central square: the detector for pictures that are faces."""
+    """Return the largest central square: the detector for pictures of single faces."""
     height, width, _ = picture.shape
     return [FoundFace(Box.around(width / 2, height / 2, min(height, width)))]
 

@@ -48,7 +48,7 @@ class Run(NamedTuple):
 
 
 class Protocols(NamedTuple):
-    """How a dataset is divided by the protocols other than "official".
+    """A dataset's protocols other than "official".
 
     Attributes:
       paper: the paper's random split of all examples, from a seed; None if it reports none.
@@ -60,13 +60,13 @@ class Protocols(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """What a training needs of a dataset.
+    """A dataset for training.
 
     Attributes:
       name: as in `config.dataset`.
-      splits: its official splits, or those that were asked for, in order.
+      splits: its official splits, or the requested ones, in order.
       class_names: the K names of the labels.
-      protocols: how else it may be divided.
+      protocols: its protocols other than "official".
     """
 
     name: str

@@ -9,9 +9,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 20  # the first with AffineGrid; GridSample calls bilinear sampling "linear" from here on
 IR_VERSION = 9  # of the same ONNX release; older runtimes refuse newer files
-SMALLEST = (
-    1024  # Kernels of fewer weights stay float32: the nodes that unpack them take more bytes.
-)
+# Kernels of fewer weights stay float32: the nodes that unpack them take more bytes.
+SMALLEST = 1024
 
 
 class GraphBuilder:

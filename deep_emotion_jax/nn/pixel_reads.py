@@ -231,6 +231,6 @@ def _pair_corners(shape: Sequence[int], first: jax.Array, offset: jax.Array) -> 
 
 
 def _hat(distance: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the weight of a pixel at a distance (slope from the right) and whether it is read."""
+    """Returns the weight of a pixel at a distance (right-hand slopes) and whether it is read."""
     read = (distance >= -1) & (distance < 1)
     return jnp.where(read, jnp.where(distance < 0, 1 + distance, 1 - distance), 0), read

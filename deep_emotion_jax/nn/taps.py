@@ -13,7 +13,7 @@ METHODS = ("bilinear", "nearest", "bicubic")
 PADDINGS = ("zeros", "border", "reflection")
 COORDINATES = ("normalized", "pixels")
 
-# Positions are clipped to this: float32 holds halves up to there, and int32 would overflow.
+# Positions are clipped to this: float32 represents halves up to here, and int32 holds them.
 FARTHEST = 2.0**22
 
 

@@ -82,7 +82,7 @@ def fits(size: int, devices: list[jax.Device]) -> bool:
 def use_compilation_cache() -> None:
     """Caches compiled programs in a folder of the user, which makes the next start faster.
 
-    JAX 0.9 gets none: on a CPU it logs two errors for each program that it reads from a cache.
+    JAX 0.9 is excluded: on a CPU it logs two errors for each program that it reads from a cache.
     JAX_COMPILATION_CACHE_DIR names another folder; an empty value disables the cache. If the folder
     is not writable, there is no cache.
     """

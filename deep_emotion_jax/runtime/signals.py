@@ -23,8 +23,8 @@ class Stopped(Exception):  # noqa: N818 - not an error
 def stop_requests() -> Iterator[list[str]]:
     """Collects SIGTERM and SIGINT while open; does nothing outside the main thread.
 
-    Yields a list to which the handler appends the signals' names. It does nothing else, because an
-    epoch or a checkpoint may be incomplete. A second signal has its default effect.
+    Yields a list to which the handler appends the signals' names. The handler does nothing else,
+    because an epoch or a checkpoint may be incomplete. A second signal is handled as before.
     """
     requests: list[str] = []
     if threading.current_thread() is not threading.main_thread():

@@ -29,7 +29,7 @@ def provenance(
     Returns:
       A JSON object, written to config.json, every checkpoint and summary.json.
     """
-    # Paths, devices and streaming do not change the results.
+    # A run may be resumed with other paths, on other devices, with or without streaming.
     settings = {
         key: value
         for key, value in config.to_dict().items()

@@ -91,36 +91,35 @@ def _archive_in_an_archive(folder: Path) -> Case:
     return lambda: list(sources.read(path))
 
 
-def _gzip_of_one_endless_line(folder: Path) -> Case:
+def _tar_gz(folder: Path, start: bytes, chunk: bytes, count: int) -> Path:
+    """Write a compressed tar file that begins with `start` and repeats `chunk`, without an end."""
     path = folder / "fer2013.tar.gz"
     with gzip.open(path, "wb", 1) as file:
-        member = tarfile.TarInfo("fer2013.csv")
-        member.size = 1 << 33
-        file.write(member.tobuf() + b"emotion,pixels,Usage\n")
-        for _ in range(400):
-            file.write(ZEROS)
+        file.write(start)
+        for _ in range(count):
+            file.write(chunk)
+    return path
+
+
+def _gzip_of_one_endless_line(folder: Path) -> Case:
+    member = tarfile.TarInfo("fer2013.csv")
+    member.size = 1 << 33
+    path = _tar_gz(folder, member.tobuf() + b"emotion,pixels,Usage\n", ZEROS, 400)
     return lambda: list(sources.read(path))
 
 
 def _gzip_of_one_endless_row(folder: Path) -> Case:
-    path = folder / "fer2013.tar.gz"
-    with gzip.open(path, "wb", 1) as file:
-        member = tarfile.TarInfo("fer2013.csv")
-        member.size = 1 << 33
-        file.write(member.tobuf() + b"emotion,pixels,Usage\n")
-        for _ in range(200):
-            file.write(b'"1\n",' * 200_000)
+    member = tarfile.TarInfo("fer2013.csv")
+    member.size = 1 << 33
+    start = member.tobuf() + b"emotion,pixels,Usage\n"
+    path = _tar_gz(folder, start, b'"1\n",' * 200_000, 200)
     return lambda: list(sources.read(path))
 
 
 def _tar_name_of_gigabytes(folder: Path) -> Case:
-    path = folder / "fer2013.tar.gz"
-    with gzip.open(path, "wb", 1) as file:
-        member = tarfile.TarInfo("x")
-        member.type, member.size = tarfile.GNUTYPE_LONGNAME, 1 << 31
-        file.write(member.tobuf(tarfile.GNU_FORMAT))
-        for _ in range(400):
-            file.write(ZEROS)
+    member = tarfile.TarInfo("x")
+    member.type, member.size = tarfile.GNUTYPE_LONGNAME, 1 << 31
+    path = _tar_gz(folder, member.tobuf(tarfile.GNU_FORMAT), ZEROS, 400)
     return lambda: list(sources.read(path))
 
 
@@ -136,13 +135,9 @@ def _tar_of_sparse_terabytes(folder: Path) -> Case:
 
 
 def _tar_that_skips_gigabytes(folder: Path) -> Case:
-    path = folder / "fer2013.tar.gz"
-    with gzip.open(path, "wb", 1) as file:
-        member = tarfile.TarInfo("first")
-        member.size = 1 << 35
-        file.write(member.tobuf(tarfile.GNU_FORMAT))
-        for _ in range(700):
-            file.write(ZEROS)
+    member = tarfile.TarInfo("first")
+    member.size = 1 << 35
+    path = _tar_gz(folder, member.tobuf(tarfile.GNU_FORMAT), ZEROS, 700)
     return lambda: list(sources.read(path))
 
 
