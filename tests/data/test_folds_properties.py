@@ -1,4 +1,4 @@
-"""What every split of a protocol must keep, whatever the keys, labels, people and copies are."""
+"""Properties of every split of a protocol, for any keys, labels, people and copies."""
 
 import hashlib
 
@@ -25,7 +25,7 @@ names = st.lists(st.text(max_size=6), min_size=1, max_size=60, unique=True)
 
 
 def of(fold, values):
-    """The values of each part."""
+    """The values of each part of a fold."""
     return tuple(sorted(values[i] for i in getattr(fold, part)) for part in PARTS)
 
 
@@ -42,22 +42,22 @@ def faces(keys, labels=None, copies=None):
 
 
 def shuffled(draw, *columns):
-    """The columns, and the same rows in another order."""
+    """Each column, and the same column with its rows in another order."""
     order = draw(st.permutations(range(len(columns[0]))))
     return [(column, [column[i] for i in order]) for column in columns]
 
 
 @quick
 @given(keys=names, seed=seeds)
-def test_the_order_is_that_of_the_digests(keys, seed):
+def test_hash_order_sorts_by_digest(keys, seed):
     order = hash_order(keys, seed)
     digests = [hashlib.sha256(f"{seed}/{key}".encode()).hexdigest() for key in keys]
     assert [digests[i] for i in order] == sorted(digests)
     assert sorted(order.tolist()) == list(range(len(keys)))
 
 
-def test_the_order_is_fixed_for_ever():
-    """Reported accuracies are of these splits."""
+def test_hash_order_is_fixed():
+    """Reported accuracies depend on these splits."""
     assert hash_order([f"face_{i}" for i in range(10)], 0).tolist() == [
         8,
         2,
@@ -86,7 +86,7 @@ def test_the_order_is_fixed_for_ever():
 
 @quick
 @given(st.data(), names, seeds, st.floats(0, 0.5), st.floats(0, 0.5))
-def test_a_random_split_is_whole_and_of_its_keys_alone(data, keys, seed, validation, test):
+def test_a_random_split_is_a_partition_that_depends_on_its_keys(data, keys, seed, validation, test):
     ((keys, others),) = shuffled(data.draw, keys)
     shares = {"validation": validation, "test": test}
     fold = random_split(faces(keys), seed, **shares)
@@ -94,13 +94,15 @@ def test_a_random_split_is_whole_and_of_its_keys_alone(data, keys, seed, validat
     sizes = round(validation * len(keys)), round(test * len(keys))
     assert (len(fold.validation), len(fold.test)) == sizes
     assert of(random_split(faces(others), seed, **shares), others) == of(fold, keys)
-    # The test images are the first of the order, whatever goes to validation.
+    # The test images are the first of the order, independent of the number for validation.
     assert set(fold.test) == set(hash_order(keys, seed)[: sizes[1]].tolist())
 
 
 @quick
 @given(st.data(), names, seeds, st.integers(1, 4), st.integers(1, 4), st.integers(0, 12))
-def test_a_split_per_class_tests_every_class_alike(data, keys, seed, classes, each, validation):
+def test_a_split_per_class_has_equally_many_test_images_per_class(
+    data, keys, seed, classes, each, validation
+):
     labels = [data.draw(st.integers(0, classes - 1)) for _ in keys]
     (keys, other_keys), (labels, other_labels) = shuffled(data.draw, keys, labels)
     counts = {label: labels.count(label) for label in set(labels)}
@@ -121,7 +123,7 @@ def test_a_split_per_class_tests_every_class_alike(data, keys, seed, classes, ea
 
 @quick
 @given(st.data(), names, seeds, st.sampled_from([None, 3, 4]))
-def test_no_person_is_on_two_sides_and_everyone_is_tested_once(data, keys, seed, count):
+def test_no_person_is_in_two_parts_and_everyone_is_tested_once(data, keys, seed, count):
     people = [data.draw(st.sampled_from("ABCDEFG")) for _ in keys]
     (keys, other_keys), (people, other_people) = shuffled(data.draw, keys, people)
     persons = set(people)
@@ -144,7 +146,7 @@ def test_no_person_is_on_two_sides_and_everyone_is_tested_once(data, keys, seed,
     tested = sorted(np.concatenate([fold.test for fold in folds]).tolist())
     assert tested == list(range(len(keys)))
     sizes = [len(set(of(fold, people)[2])) for fold in folds]
-    assert max(sizes) - min(sizes) <= 1  # in persons
+    assert max(sizes) - min(sizes) <= 1  # numbers of persons
     others = subject_folds(other_keys, other_people, seed, count)
     assert [(fold.name, of(fold, other_keys)) for fold in others] == [
         (fold.name, of(fold, keys)) for fold in folds
@@ -166,7 +168,7 @@ def test_official_splits_are_consecutive(sizes, with_test):
 
 @quick
 @given(st.data(), st.integers(3, 40))
-def test_without_copies_no_pixels_are_on_two_sides_or_twice(data, count):
+def test_drop_copies_leaves_no_pixels_in_two_parts_or_twice(data, count):
     # The original of each image: itself, or an earlier image that is one.
     originals: list[int] = []
     for i in range(count):
