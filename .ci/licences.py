@@ -1,4 +1,4 @@
-"""Print docs/dependencies.md: the installed packages and the licences that they state.
+"""Print docs/dependencies.md: the installed packages and their licences.
 
 .venv/bin/python .ci/licences.py > docs/dependencies.md
 """
@@ -16,7 +16,7 @@ WEIGHTS = """
 
 
 def licence(package: importlib.metadata.PackageMetadata) -> str:
-    """Return the licence expression, else the classifiers, else the start of the licence field."""
+    """Return the licence expression, the classifiers, or the start of the licence field."""
     classifiers = [
         name.rsplit(" :: ", 1)[1]
         for name in package.get_all("Classifier") or []

@@ -21,7 +21,7 @@ def weights() -> list[dict]:
             "type": "machine-learning-model",
             "bom-ref": str(path.relative_to(ROOT)),
             "name": path.stem,
-            "description": f"{path.relative_to(ROOT)}; its card lies beside it",
+            "description": f"{path.relative_to(ROOT)}; its model card is in the same folder",
             "hashes": [
                 {"alg": "SHA-256", "content": hashlib.sha256(path.read_bytes()).hexdigest()}
             ],
@@ -32,7 +32,7 @@ def weights() -> list[dict]:
 
 
 def main() -> None:
-    """Print it."""
+    """Print the bill of materials."""
     command = ["environment", "--pyproject", ROOT / "pyproject.toml", "--output-reproducible"]
     made = subprocess.run(
         [sys.executable, "-m", "cyclonedx_py", *command, sys.executable],

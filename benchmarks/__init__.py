@@ -1,6 +1,6 @@
-"""Measurements against PyTorch and ONNX Runtime: `python -m benchmarks.NAME` in the repository."""
+"""Benchmarks, some against PyTorch and ONNX Runtime: run `python -m benchmarks.NAME`."""
 
 import os
 
-# As main.py does: one CPU device a core, set before JAX starts.
+# One CPU device per core, as in main.py; set before JAX starts.
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(os.cpu_count() or 1))

@@ -1,17 +1,17 @@
-"""Training speed of this project alone, in absolute figures, on whatever device JAX finds.
+"""Absolute training speed of this project on the devices that JAX finds.
 
     python -m benchmarks.accelerator
 
-One call, at most ten minutes, no data and no PyTorch. Whole epochs of FER-2013's size (28,709
-images, augmentation as in configs/fer2013.py, shuffling, Adam, averaged weights) as `fit.fit` runs
-them, for one model and for 8 at once, at the paper's batch and larger ones. The fractions are of
-two limits measured on the same device: arithmetic, of a large float32 matmul at JAX's default
-precision (TF32 on NVIDIA), and memory, of a large copy. The network needs 17.4 MFLOP an image and
-training step, and 1.2 MB if each layer's output is written and read once, and its gradient too;
-fusing layers moves less.
+Takes at most ten minutes and needs neither data nor PyTorch. Measures whole epochs of FER-2013's
+size (28,709 images, augmentation as in configs/fer2013.py, shuffling, Adam, averaged weights) as in
+`training.loop.fit`, for one model and for 8 at once, at the paper's batch size and larger ones.
+Fractions refer to two limits measured on the same device: arithmetic, from a large float32 matmul
+at JAX's default precision (TF32 on NVIDIA), and memory, from a large copy. The network needs 17.4
+MFLOP per image and training step, and 1.2 MB if each layer's output and its gradient are written
+and read once; fused layers move less.
 
-After that: eight models against one at the paper's batch, the shipped network's logits against the
-CPU's, and, where PyTorch is installed for the same device, the sampler against its `grid_sample`.
+Then it compares eight models with one at the paper's batch size, the shipped network's logits with
+the CPU's, and, if PyTorch is installed for the same device, the sampler with `grid_sample`.
 """
 
 import statistics
@@ -35,29 +35,29 @@ from deep_emotion_jax.training.epoch import (
 )
 from deep_emotion_jax.training.optimizer import make_optimizer
 
-# (multiply-adds, numbers in the output) of each layer of the network.
+# (multiply-adds, size of the output) of each layer of the network.
 LAYERS = (
     *((46**2 * 90, 46**2 * 10), (44**2 * 900, 44**2 * 10), (0, 22**2 * 10)),
     *((20**2 * 900, 20**2 * 10), (18**2 * 900, 18**2 * 10), (0, 9**2 * 10)),
     *((48**2 * 72, 48**2 * 8), (0, 12**2 * 8), (12**2 * 720, 12**2 * 10), (0, 90)),
     *((90 * 32, 32), (32 * 6, 6), (0, 810), (810 * 50, 50), (50 * 7, 7)),
 )
-# A multiply-add is two operations; the backward pass is twice the forward one.
+# A multiply-add is two operations; the backward pass costs twice the forward pass.
 FLOP = 6 * sum(multiply_adds for multiply_adds, _ in LAYERS)
 BYTES = 4 * 4 * sum(numbers for _, numbers in LAYERS)
 
 
 class Sizes(NamedTuple):
-    """What is measured.
+    """The sizes of the measurements.
 
     Attributes:
-      images: in an epoch.
-      batches: sizes, the paper's first.
-      models: at once, one first.
-      matmul: side of the square matrices of the arithmetic limit.
-      copy: float32 numbers copied for the memory limit.
-      seconds: to spend on each case, after its compilation, and one epoch at least.
-      deadline: seconds after which no further case is begun.
+      images: images per epoch.
+      batches: batch sizes, the paper's first.
+      models: numbers of models trained at once, 1 first.
+      matmul: side of the square matrices for the arithmetic limit.
+      copy: number of float32 values copied for the memory limit.
+      seconds: duration of each case after its compilation; at least one epoch.
+      deadline: seconds after which no further case starts.
     """
 
     images: int
@@ -70,7 +70,7 @@ class Sizes(NamedTuple):
 
 
 def sizes_for(backend: str, *, quick: bool) -> Sizes:
-    """Tiny ones to test the script, small ones for a CPU, else those of the docstring."""
+    """Returns tiny sizes to test the script, small ones for a CPU, else those of the docstring."""
     if quick:
         return Sizes(16, (8,), (1, 2), 64, 1 << 10, 0.0, 120.0)
     if backend == "cpu":
@@ -79,7 +79,7 @@ def sizes_for(backend: str, *, quick: bool) -> Sizes:
 
 
 def median_seconds(call: Callable[[], Any], seconds: float) -> float:
-    """Median of the calls that fit into a time; the first, which compiles, does not count."""
+    """Returns the median duration of the calls that fit into a time, after one that compiles."""
     jax.block_until_ready(call())
     times: list[float] = []
     end = time.perf_counter() + seconds
@@ -91,14 +91,14 @@ def median_seconds(call: Callable[[], Any], seconds: float) -> float:
 
 
 def device_limits(sizes: Sizes) -> dict[str, float]:
-    """Arithmetic and memory limits of all devices: FLOP/s and bytes/s."""
+    """Measures the arithmetic and memory limits of all devices in FLOP/s and bytes/s."""
     matrix = jnp.ones((sizes.matmul, sizes.matmul))
     matmul = jax.jit(jnp.matmul)
     numbers = jnp.ones(sizes.copy)
     copy = jax.jit(lambda x: x + 1)
     matmul_seconds = median_seconds(lambda: matmul(matrix, matrix), min(1.0, sizes.seconds))
     copy_seconds = median_seconds(lambda: copy(numbers), min(1.0, sizes.seconds))
-    # The devices of a CPU are threads over one pool and one memory.
+    # CPU devices share one thread pool and one memory.
     devices = 1 if jax.default_backend() == "cpu" else jax.device_count()
     return {
         "flop_per_second": devices * 2 * sizes.matmul**3 / matmul_seconds,
@@ -107,7 +107,7 @@ def device_limits(sizes: Sizes) -> dict[str, float]:
 
 
 def make_epoch_call(models: int, batch: int, images: int) -> Callable[[], Any]:
-    """One epoch of so many models at once, on from the one before."""
+    """Returns a function that trains the next epoch of a number of models at once."""
     mesh = common.make_mesh()
     model = common.make_model()
     recipe = Recipe(batch, learning_rate=1e-3)
@@ -137,7 +137,7 @@ def make_epoch_call(models: int, batch: int, images: int) -> Callable[[], Any]:
 
 
 def measure_case(models: int, batch: int, sizes: Sizes, limits: dict[str, float]) -> dict[str, Any]:
-    """One row of the table."""
+    """Measures one row of the table."""
     began = time.perf_counter()
     seconds = median_seconds(make_epoch_call(models, batch, sizes.images), sizes.seconds)
     speed = models * sizes.images / seconds
@@ -154,7 +154,7 @@ def measure_case(models: int, batch: int, sizes: Sizes, limits: dict[str, float]
 
 
 def measure(sizes: Sizes, limits: dict[str, float]) -> Iterator[dict[str, Any]]:
-    """Rows as they come: both numbers of models at the paper's batch and at the best one."""
+    """Yields rows: both numbers of models at the paper's batch size and at the fastest one."""
     end = time.perf_counter() + sizes.deadline
     one, many = sizes.models
     paper, *larger = sizes.batches
@@ -180,7 +180,7 @@ def measure(sizes: Sizes, limits: dict[str, float]) -> Iterator[dict[str, Any]]:
 
 
 def many_against_one(rows: list[dict[str, Any]], sizes: Sizes) -> float | None:
-    """How many times as long the many models take as one, at the paper's batch."""
+    """Returns the time of many models over that of one, at the paper's batch size."""
     seconds = {
         row["models"]: row.get("seconds_500_epochs")
         for row in rows
@@ -191,7 +191,7 @@ def many_against_one(rows: list[dict[str, Any]], sizes: Sizes) -> float | None:
 
 
 def agreement() -> dict[str, float]:
-    """Largest difference of the shipped network's logits to the CPU's, and the largest logit."""
+    """Returns the largest difference of the shipped network's logits to the CPU's, by precision."""
     model = load_pretrained("deep_emotion.fer2013").model
     program = jax.jit(make_logits(model))
     arrays = (*split_model(model), np.random.default_rng(0).random((64, 48, 48, 1), np.float32))
@@ -205,7 +205,7 @@ def agreement() -> dict[str, float]:
 
 
 def sampler_against_torch(seconds: float, *, quick: bool) -> dict[str, Any]:
-    """Milliseconds of either sampler, and how many times as fast ours is; empty without PyTorch."""
+    """Returns milliseconds of both samplers, and their ratio; empty without PyTorch."""
     try:
         import torch
 
@@ -229,7 +229,7 @@ def sampler_against_torch(seconds: float, *, quick: bool) -> dict[str, Any]:
 
 
 def as_line(row: dict[str, Any]) -> str:
-    """A row of the printed table."""
+    """Formats a row of the printed table."""
     start = f"{row['models']:6d} {row['batch']:6d} "
     if "not_measured" in row:
         return start + f"not measured: {row['not_measured']}"
@@ -243,8 +243,8 @@ def as_line(row: dict[str, Any]) -> str:
 def main(argv: list[str] | None = None) -> None:
     """Measures all cases, prints the table and writes accelerator.json."""
     parser = common.parser(__doc__)
-    parser.add_argument("--seconds", type=float, help="begin no further case after so long")
-    parser.add_argument("--batches", type=int, nargs="+", help="sizes, the paper's first")
+    parser.add_argument("--seconds", type=float, help="time after which no further case starts")
+    parser.add_argument("--batches", type=int, nargs="+", help="batch sizes, the paper's first")
     arguments = parser.parse_args(argv)
     sizes = sizes_for(jax.default_backend(), quick=arguments.quick)
     sizes = sizes._replace(
@@ -263,7 +263,7 @@ def main(argv: list[str] | None = None) -> None:
     results: dict[str, Any] = {"limits": limits, "rows": []}
 
     def keep(**more: Any) -> None:
-        # After every part: what is measured stays, whatever cuts the rest short.
+        # Written after every part, so that an interruption keeps the parts before it.
         results.update(more)
         common.write_json(arguments.results, "accelerator", sizes._asdict(), results)
 

@@ -1,12 +1,12 @@
-"""From nothing to the first prediction, in fresh processes.
+"""Time from start to first prediction, in fresh processes.
 
     python -m benchmarks.cold_start
 
-This project imports `Predictor`, loads the network that comes with the package and names the
-expression in a photo-sized array, finding of faces included. It does so without JAX's persistent
-compilation cache, and with it once it is filled. Beside it PyTorch, eager, imports, builds the
-network and computes the logits of one face: no weights file, no face to find. One process of each
-kind goes before the clock starts: the system has read the files, and JAX has filled its cache.
+This project imports `Predictor`, loads a shipped network and predicts the expression in a photo,
+including face detection, without JAX's persistent compilation cache and with a filled one. For
+comparison, eager PyTorch imports, builds the network and computes the logits of one face, without
+weights file and face detection. One untimed process of each kind runs first, so that files are in
+the page cache and JAX's cache is filled.
 """
 
 import json
@@ -62,7 +62,7 @@ print(json.dumps({
 
 
 def run(program: str, cache: str | None) -> dict[str, float]:
-    """Seconds of each part of one fresh process, and of the process as a whole."""
+    """Runs a program in a fresh process, and returns seconds of each part and of the process."""
     environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}
     if cache is not None:
         environment |= {

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the network, timing in turn, and the JSON file."""
+"""Code shared by the benchmarks: the network, interleaved timing, and the JSON file."""
 
 import argparse
 import datetime
@@ -22,25 +22,25 @@ from deep_emotion_jax.nn.model import DeepEmotion
 
 CORES = os.cpu_count() or 1
 RESULTS = Path(__file__).parent / "results"
-LOAD_AVERAGE = os.getloadavg()  # of the last 1, 5 and 15 minutes at the start: was it idle?
+LOAD_AVERAGE = os.getloadavg()  # of 1, 5 and 15 minutes at the start; shows whether it was idle
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "onnxruntime")
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    """The command line all benchmarks have."""
+    """Returns a parser with the options of all benchmarks."""
     made = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("--quick", action="store_true", help="tiny sizes: a test of the script only")
+    made.add_argument("--quick", action="store_true", help="use tiny sizes, to test the script")
     made.add_argument("--results", type=Path, default=RESULTS, help="folder for the JSON file")
     return made
 
 
 class EpochTimes(io.StringIO):
-    """A training's standard output that notes the time of every epoch, each a line of `loop.fit`.
+    """A standard output for `loop.fit` that records the time of every epoch's line.
 
     Args:
-      clock: in seconds, such as `time.perf_counter`.
+      clock: a clock in seconds, such as `time.perf_counter`.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -49,14 +49,14 @@ class EpochTimes(io.StringIO):
         self.times: list[float] = []
 
     def write(self, text: str) -> int:
-        """See `io.StringIO`."""
+        """Writes, and records the time of an epoch's line."""
         if text.startswith("epoch "):
             self.times.append(self._clock())
         return super().write(text)
 
 
 def make_model() -> DeepEmotion:
-    """The paper's network with its attention off the identity, so that the sampler interpolates."""
+    """Makes the paper's network with a theta other than the identity, so that it interpolates."""
     model = DeepEmotion(rngs=nnx.Rngs(0))
     assert model.localization is not None
     model.localization.theta.bias[...] = jnp.array([0.93, 0.05, 0.02, -0.04, 0.91, 0.03])
@@ -64,30 +64,30 @@ def make_model() -> DeepEmotion:
 
 
 def make_mesh() -> jax.sharding.Mesh:
-    """All devices on one axis, as `fit.fit` has it."""
+    """Makes a mesh with all devices on one axis, as in `training.loop.fit`."""
     return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
 
 
 def time_in_turn(
     sides: Mapping[str, Callable[[], object]], rounds: int, seconds: float = 0.0
 ) -> dict[str, list[float]]:
-    """Times functions in turn, so that a noisy minute of the machine meets all of them.
+    """Times functions in turn, so that other load on the machine affects all of them.
 
     Args:
-      sides: functions that return when their work is done. Each is called once before the clock
-        starts, which compiles it.
-      rounds: how often each has its turn.
-      seconds: a turn repeats its function for at least so long, and at least once.
+      sides: functions that return when their work is done. Each is called once untimed, which
+        compiles it.
+      rounds: number of turns of each function.
+      seconds: minimum duration of a turn, which repeats its function; at least one call.
 
     Returns:
-      Seconds a call for each side and round.
+      Seconds per call for each side and round.
     """
     for call in sides.values():
         call()
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, call in sides.items():
-            time.sleep(0.05)  # threads of the side before may still spin
+            time.sleep(0.05)  # threads of the previous side may still spin
             calls, began = 0, time.perf_counter()
             while not calls or time.perf_counter() - began < seconds:
                 call()
@@ -97,7 +97,7 @@ def time_in_turn(
 
 
 def speed_ratios(times: Mapping[str, list[float]], ours: str = "jax") -> dict[str, float]:
-    """How many times faster `ours` is than each other side: the median of the rounds' ratios."""
+    """Returns the speed of `ours` over that of each other side, as the median of the rounds."""
     return {
         name: statistics.median(t / mine for t, mine in zip(theirs, times[ours], strict=True))
         for name, theirs in times.items()
@@ -106,7 +106,7 @@ def speed_ratios(times: Mapping[str, list[float]], ours: str = "jax") -> dict[st
 
 
 def write_json(folder: Path, name: str, settings: Mapping[str, Any], results: Any) -> None:
-    """Writes `<folder>/<name>.json`: results, and where, when and with what they were measured."""
+    """Writes `<folder>/<name>.json`: results, date, commit, machine, versions and settings."""
     content = {
         "benchmark": name,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -1,10 +1,10 @@
-"""How the demo holds under many visitors at once.
+"""Load test of the demo with many visitors at once.
 
     python -m benchmarks.demo_load --clients 50 --seconds 60
 
-Serves the page on loopback in a process of its own. Every client uploads scikit-image's astronaut,
-asks for the analysis, waits for the answer, checks that it is "happy", and starts again. Prints
-answers, errors, waiting times, and the server's resident memory before and during the load.
+Serves the page on loopback in a separate process. Every client repeatedly uploads scikit-image's
+astronaut, requests the analysis and checks that the answer is "happy". Prints answers, errors,
+waiting times, and the server's resident memory before and during the load.
 """
 
 import argparse
@@ -46,7 +46,7 @@ async def answer(client: httpx.AsyncClient, url: str, picture: bytes) -> str:
 
 
 async def load(url: str, pid: int, clients: int, seconds: float) -> None:
-    """Runs the clients and prints what they saw."""
+    """Runs the clients and prints the results."""
     picture = (Path(skimage.data_dir) / "astronaut.png").read_bytes()
     waits: list[float] = []
     errors: collections.Counter[str] = collections.Counter()
@@ -91,7 +91,7 @@ async def load(url: str, pid: int, clients: int, seconds: float) -> None:
 
 
 def main() -> None:
-    """Starts the server, loads it, stops it."""
+    """Starts the server, runs the clients and stops the server."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=60)

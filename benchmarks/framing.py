@@ -1,9 +1,11 @@
-"""How YuNet's box relates to FER-2013's frame: FER2013_DIR=... python -m benchmarks.framing.
+"""Measures YuNet's boxes relative to FER-2013's frame.
 
-FER2013_DIR holds Kaggle's image archive, unpacked (train/<expression>/*.jpg). Training faces are
-enlarged and set into a grey surrounding; the medians over the faces that are found say how large
-the box and the distances between landmarks are in units of the frame, and where the box's centre
-is. `detectors.FRAME_SIDE` comes from these; see docs/detector.md.
+    FER2013_DIR=... python -m benchmarks.framing
+
+FER2013_DIR is the unpacked image archive of Kaggle (train/<expression>/*.jpg). Training faces are
+enlarged and padded with grey. The table shows the size of the box, the distances between landmarks
+and the centre of the box in units of the frame. `detectors.FRAME_SIDE` is based on them; see
+docs/detector.md.
 """
 
 import argparse

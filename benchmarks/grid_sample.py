@@ -1,13 +1,12 @@
-"""The sampler against PyTorch's `grid_sample`, forward, and forward with backward.
+"""The sampler against PyTorch's `grid_sample`, forward and forward with backward.
 
     python -m benchmarks.grid_sample
 
-Bilinear, zeros outside, float32, batch 128, on the GPU or on all cores: the features the paper's
-network samples (9x9x10), a face (48x48x1) and a photo (256x256x3). The grid is given, of turned and
-shifted affine maps; the backward pass gives the gradients of image and grid for a given gradient of
-the output.
-Each side has its own layout, NHWC here and NCHW in PyTorch, and its results are checked against
-each other before the clock starts.
+Bilinear with zero padding, float32, batch 128, on the GPU or all cores: the features that the
+paper's network samples (9x9x10), a face (48x48x1) and a photo (256x256x3). The grid comes from
+random affine maps; the backward pass computes the gradients of image and grid for a given gradient
+of the output. Each side uses its own layout, NHWC here and NCHW in PyTorch. The results are
+compared before the timing.
 """
 
 import statistics
@@ -37,7 +36,7 @@ Result = tuple[np.ndarray, ...]
 
 
 def make_inputs(batch: int, size: tuple[int, int, int]) -> tuple[np.ndarray, ...]:
-    """Image, grid and the gradient of the output, for this project's layout."""
+    """Makes image, grid and gradient of the output, in this project's layout."""
     settings = Augmentation(flip=False, shift=0.1, rotate=20, scale=0.1)
     theta = random_theta(jax.random.key(0), (batch, *size[:2]), settings)
     rng = np.random.default_rng(0)
@@ -46,7 +45,7 @@ def make_inputs(batch: int, size: tuple[int, int, int]) -> tuple[np.ndarray, ...
 
 
 def jax_sides(inputs: tuple[np.ndarray, ...]) -> dict[str, Callable[[], Any]]:
-    """Forward, and forward with backward; the batch is shared out among the devices."""
+    """Returns forward, and forward with backward, with the batch divided between the devices."""
     mesh = common.make_mesh()
     over_devices = partial(
         jax.shard_map, mesh=mesh, in_specs=jax.P("data"), out_specs=jax.P("data")
@@ -69,7 +68,7 @@ def jax_sides(inputs: tuple[np.ndarray, ...]) -> dict[str, Callable[[], Any]]:
 def torch_sides(
     inputs: tuple[np.ndarray, ...], device: str = "cpu"
 ) -> dict[str, Callable[[], Any]]:
-    """The same in eager PyTorch."""
+    """Returns the same functions in eager PyTorch."""
     image, grid, cotangent = (torch.from_numpy(part).to(device) for part in inputs)
     image = image.permute(0, 3, 1, 2).contiguous().requires_grad_()
     cotangent = cotangent.permute(0, 3, 1, 2).contiguous()
@@ -97,7 +96,7 @@ def check(ours: Callable[[], Any], theirs: Callable[[], Any]) -> None:
     torch_out, torch_image_grad, torch_grid_grad = theirs()
     for mine, other in ((out, torch_out), (image_grad, torch_image_grad)):
         np.testing.assert_allclose(mine, other.permute(0, 2, 3, 1).cpu(), atol=1e-3)
-    # Where float32 puts a point on the other side of a pixel's edge, the slope is another one.
+    # Rounding can move a point to the other side of a pixel's edge, where the slope differs.
     difference = np.abs(np.asarray(grid_grad) - torch_grid_grad.cpu().numpy())
     assert np.mean(difference > 1e-2 * np.abs(grid_grad).max()) < 1e-3
 

@@ -3,8 +3,8 @@
     python -m benchmarks.inference
 
 The same network and weights, float32, all cores, from a NumPy array of faces in [0, 1] to a NumPy
-array of logits, each side with its own conversions. The ONNX file is PyTorch's export of the same
-network, one for each batch size.
+array of logits, including each side's conversions. The ONNX files are PyTorch's exports of the same
+network, one per batch size.
 """
 
 import logging
@@ -36,7 +36,7 @@ BATCHES = (1, 32, 512)
 
 
 def jax_classify(model: DeepEmotion, batch: int) -> Classify:
-    """This project's evaluation program; batches that give each device some are shared out."""
+    """Returns this project's evaluation program; large batches are divided between devices."""
     mesh = common.make_mesh()
     program = make_logits(model)
     if batch % (mesh.size * micro_batch_size(batch)):
@@ -55,7 +55,7 @@ def jax_classify(model: DeepEmotion, batch: int) -> Classify:
 
 
 def torch_classify(model: TorchDeepEmotion, *, compiled: bool) -> Classify:
-    """PyTorch."""
+    """Returns PyTorch's program."""
     program = torch.compile(model, dynamic=False) if compiled else model
 
     def classify(images: np.ndarray) -> np.ndarray:
@@ -67,7 +67,7 @@ def torch_classify(model: TorchDeepEmotion, *, compiled: bool) -> Classify:
 
 
 def onnx_classify(model: TorchDeepEmotion, batch: int, folder: Path) -> Classify:
-    """ONNX Runtime on the CPU."""
+    """Returns ONNX Runtime's program on the CPU."""
     path = folder / f"batch-{batch}.onnx"
     example = torch.zeros(batch, 1, 48, 48)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)

@@ -1,13 +1,10 @@
-"""What a benchmark needs beyond the project's own dependencies."""
+"""Checks for libraries that benchmarks need beyond the project's dependencies."""
 
 import importlib.util
 
 
 def require(*packages: str) -> None:
-    """End the program with one sentence if packages are missing.
-
-    Call it before they are imported.
-    """
+    """Exit with one sentence if packages are missing; call it before importing them."""
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         raise SystemExit(

@@ -1,11 +1,11 @@
-"""The paper's occlusion map of one face: some 2,000 places of the window.
+"""The paper's occlusion map of one face, with about 2,000 positions of the window.
 
     python -m benchmarks.occlusion
 
-"map" is `explain.occlusion_maps` with label flips, a window of 4 x 4 pixels and a stride of 1, so
-2,025 places and the face itself, from a NumPy array to a NumPy array. "network" is the evaluation
-program on as many faces: what the map would cost if hiding and scoring were free. The target is 100
-milliseconds on two cores.
+"map" is `attribution.occlusion_maps` with label flips, a window of 4 x 4 pixels and a stride of 1,
+so 2,025 positions and the face itself, from a NumPy array to a NumPy array. "network" is the
+evaluation program on as many faces, a lower bound for the map. The target is 100 milliseconds on
+two cores.
 """
 
 import statistics

@@ -1,9 +1,9 @@
-"""How well faces in photographs are found and named: python -m benchmarks.photos DIR.
+"""Detection and classification of faces in photographs: python -m benchmarks.photos DIR.
 
-DIR holds pictures and labels.csv with the columns `file`, `expression` (empty if unknown) and,
-optionally, `faces` (how many there are, 1 if absent). Prints what is found and right, how sure the
-answers are, by expression, size, roll and light of the face; then the same for altered copies of
-the pictures with one face: turned, dark, small, saved again as JPEG, cut, and scaled.
+DIR has pictures and labels.csv with the columns `file`, `expression` (empty if unknown) and,
+optionally, `faces` (number of faces, 1 if absent). Prints detections, accuracy and confidence by
+expression, size, roll and light of the face; then for altered copies of the pictures with one face:
+turned, dark, small, saved again as JPEG, cropped, and scaled.
 """
 
 import argparse
@@ -29,7 +29,7 @@ SIZES, ROLLS, LIGHTS = (0, 50, 100, 200, 400), (0, 5, 10, 20), (0, 60, 90, 120, 
 
 @dataclass
 class Photo:
-    """A labelled picture and what was found in it."""
+    """A labelled picture and its detected faces."""
 
     file: str
     pixels: np.ndarray
@@ -44,7 +44,7 @@ def main() -> None:
     arguments = _arguments()
     predictor = Predictor.from_pretrained(arguments.model)
     photos = _read(arguments.folder)
-    for photo in photos:  # Once without the clock, which compiles.
+    for photo in photos:  # An untimed pass, which compiles.
         predictor.predict(photo.pixels)
     for photo in photos:
         start = time.perf_counter()
@@ -84,7 +84,7 @@ def _read(folder: Path) -> list[Photo]:
 
 
 def _found(photos: list[Photo]) -> str:
-    """Faces found, too few and too many; the counts of groups are often approximate."""
+    """Tabulates found and surplus faces; the counts of groups are often approximate."""
     rows = []
     for name, chosen in (
         ("one face", [p for p in photos if p.count == 1]),
@@ -107,7 +107,7 @@ def _found(photos: list[Photo]) -> str:
 
 
 def _right(photos: list[Photo], absent: int, classes: tuple[str, ...]) -> str:
-    """Accuracy of the largest face by expression, then of all, with calibration."""
+    """Tabulates the accuracy of the largest face by expression and over all, with calibration."""
     rows = [
         [name, len(chosen), *_score(chosen)]
         for name in classes
@@ -129,7 +129,7 @@ def _right(photos: list[Photo], absent: int, classes: tuple[str, ...]) -> str:
 
 
 def _groups(photos: list[Photo]) -> str:
-    """Accuracy by what a face looks like, and by the notes that it got."""
+    """Tabulates the accuracy by properties of the face and by its notes."""
     measures: dict[str, tuple[Callable[[Photo], float], tuple[int, ...]]] = {
         "side, pixels": (lambda photo: photo.faces[0].box.side, SIZES),
         "roll, degrees": (lambda photo: _roll(photo.faces[0]), ROLLS),
@@ -149,7 +149,7 @@ def _groups(photos: list[Photo]) -> str:
 
 
 def _copies(photos: list[Photo], predictor: Predictor) -> str:
-    """What changes when the same photographs are altered."""
+    """Tabulates changes of predictions for altered copies of the photographs."""
     rows = []
     for name, versions in _versions().items():
         found, right, labelled, moved, changed = 0, 0, 0, [], 0
@@ -229,7 +229,7 @@ def _jpeg(pixels: np.ndarray) -> np.ndarray:
 
 
 def _score(photos: Iterable[Photo]) -> list[float]:
-    """Right answers, their percentage, and the mean probability of the answers."""
+    """Returns number and percentage of right answers, and the mean probability of the answers."""
     photos = list(photos)
     right = sum(map(_is_right, photos))
     sure = np.mean([max(photo.faces[0].probabilities.values()) for photo in photos])

@@ -1,18 +1,17 @@
-"""What limits training at scale: the step, the all-reduce, validation or the reading of images.
+"""Calculates what limits training at scale: steps, all-reduce, validation or reading images.
 
     python -m benchmarks.scaling_model
 
-A calculation, not a measurement: of its inputs only the reader's rate is measured, by this script;
-every other one is an assumption, printed with its mark, and an argument. The reader's rate is
-images per second of CPU time, so that other work on the machine does not lower it.
+This is a calculation. Only the reader's rate is measured, in images per second of CPU time, so that
+other work on the machine does not affect it. All other inputs are assumptions, which are printed as
+such and can be set by arguments.
 
-A step takes b / rate on a device that has b images of the batch, and the device's shortest step at
-least. The gradients go round as a ring or up and down a binary tree, whichever is faster.
-Validation runs on every device in full. Images are read once where they fit in the devices'
-memory; where they do not, they are read in every epoch. Here that costs as much as decoding them; a
-streamed training decodes once and then reads pixels (docs/scaling.md), as fast as the disk. The
-reader is measured on generated faces, two PNGs each (face and evidence mask); most datasets have
-one.
+A step takes b / rate on a device with b images of the batch, but at least the device's shortest
+step. The gradients are reduced by a ring or a binary tree, whichever is faster. Every device runs
+the whole validation. Images are read once if they fit in the devices' memory, else in every epoch.
+The calculation counts that as decoding; a streamed training decodes once and then reads pixels at
+the speed of the disk (docs/scaling.md). The reader is measured on generated faces with two PNGs
+each (face and evidence mask); most datasets have one.
 """
 
 import argparse
@@ -31,16 +30,16 @@ VALIDATION = 3_589  # FER-2013's PublicTest
 
 
 class Machine(NamedTuple):
-    """What the calculation knows of the devices; seconds, bytes and images.
+    """The properties of the devices.
 
     Attributes:
-      rate: images a second that one device trains on.
-      shortest_step: seconds that a step takes however few its images are.
+      rate: training speed of one device in images per second.
+      shortest_step: minimum duration of a step in seconds.
       memory: bytes of one device.
-      bandwidth: bytes a second of one device's link to the next.
-      latency: seconds of one message on it.
-      cores: of the host for each device.
-      decode: images a second that one core reads.
+      bandwidth: bytes per second of the link between two devices.
+      latency: seconds per message on it.
+      cores: cores of the host per device.
+      decode: images per second that one core reads.
     """
 
     rate: float
@@ -53,7 +52,7 @@ class Machine(NamedTuple):
 
 
 class Costs(NamedTuple):
-    """Seconds of one epoch by cause; `read` is of the first epoch only where the images fit."""
+    """Seconds of one epoch by cause; if the images fit, `read` is for the first epoch only."""
 
     step: float
     all_reduce: float
@@ -63,7 +62,7 @@ class Costs(NamedTuple):
 
     @property
     def limit(self) -> str:
-        """The largest of what every epoch pays."""
+        """The largest cost of every epoch."""
         causes = self._asdict()
         causes.pop("fits")
         if self.fits:
@@ -72,21 +71,21 @@ class Costs(NamedTuple):
 
 
 def all_reduce_seconds(machine: Machine, devices: int) -> float:
-    """Of one step's gradients: the faster of a ring and of a binary tree."""
+    """Returns the time to reduce one step's gradients, by the faster of ring and binary tree."""
     ring_message = GRADIENT_BYTES / devices / machine.bandwidth + machine.latency
     tree_message = GRADIENT_BYTES / machine.bandwidth + machine.latency
     return min(2 * (devices - 1) * ring_message, 2 * math.ceil(math.log2(devices)) * tree_message)
 
 
 def costs(machine: Machine, images: float, devices: int, batch: int, runs: int = 1) -> Costs:
-    """Of an epoch over so many images.
+    """Returns the costs of an epoch.
 
     Args:
       machine: the devices.
-      images: in the training split.
-      devices: in all.
-      batch: images of a step, on all devices together.
-      runs: seeds or folds that train side by side (`vmap`).
+      images: number of training images.
+      devices: total number of devices.
+      batch: images per step on all devices.
+      runs: number of seeds or folds that train together (`vmap`).
     """
     steps = math.ceil(images / batch)
     share = math.ceil(batch / devices)
@@ -94,13 +93,13 @@ def costs(machine: Machine, images: float, devices: int, batch: int, runs: int =
     # The forward pass is a third of a training step.
     validation = runs * VALIDATION / (3 * machine.rate)
     read = images / (devices * machine.cores * machine.decode)
-    # While they are put on the device they are there twice.
+    # Copying to the device needs twice their size.
     fits = 2 * images * IMAGE_BYTES < machine.memory
     return Costs(steps * step, steps * all_reduce_seconds(machine, devices), validation, read, fits)
 
 
 def measure_decode(people: int) -> float:
-    """Images per second of CPU time that `load_split` reads of generated faces."""
+    """Measures how many generated faces `load_split` reads per second of CPU time."""
     faces.Builder.SUBJECTS = {"train": people, "validation": 1, "test": 1}  # 35 faces of each
     with tempfile.TemporaryDirectory() as folder:
         builder = faces.Builder(data_dir=folder)
@@ -113,7 +112,7 @@ def measure_decode(people: int) -> float:
 
 
 def print_table(title: str, machine: Machine, batch_of: dict[int, int]) -> None:
-    """One line for each number of images and of devices."""
+    """Prints one line for each number of images and of devices."""
     print(f"\n{title}; seconds of an epoch by cause")
     print("       images devices    batch       step  all-reduce  validation        read  limit")
     for images in (28_709, 10**6, 10**7, 10**8, 10**9):
@@ -132,24 +131,27 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     for name, value, words in (
-        ("rate", 1e6, "images/s a device; 17 TFLOP/s, a quarter of an H100's float32 peak"),
+        ("rate", 1e6, "images/s per device; 17 TFLOP/s, a quarter of an H100's float32 peak"),
         ("shortest-step", 5e-4, "s; 28,709 images at batch 128 then take 0.11 s"),
-        ("memory", 80e9, "bytes a device"),
-        ("bandwidth", 25e9, "bytes/s a device; a 200 Gbit/s link"),
-        ("latency", 1e-5, "s a message"),
-        ("cores", 12, "of the host for each device"),
+        ("memory", 80e9, "bytes per device"),
+        ("bandwidth", 25e9, "bytes/s per device; a 200 Gbit/s link"),
+        ("latency", 1e-5, "s per message"),
+        ("cores", 12, "cores of the host per device"),
     ):
         parser.add_argument(f"--{name}", type=float, default=value, help=words)
     parser.add_argument(
-        "--people", type=int, default=100, help="generated for the reader, 35 faces"
+        "--people",
+        type=int,
+        default=100,
+        help="people to generate for the reader, with 35 faces each",
     )
     arguments = vars(parser.parse_args())
     machine = Machine(decode=measure_decode(arguments.pop("people")), **arguments)
     for name, number in machine._asdict().items():
         print(f"{name:14} {number:14,.6g}  {'measured' if name == 'decode' else 'assumed'}")
     devices = (1, 8, 64, 512)
-    print_table("The paper's batch, 128 in all", machine, dict.fromkeys(devices, 128))
-    print_table("128 images a device", machine, {count: 128 * count for count in devices})
+    print_table("The paper's batch, 128 in total", machine, dict.fromkeys(devices, 128))
+    print_table("128 images per device", machine, {count: 128 * count for count in devices})
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-r"""How often the recipe for small data fails: many trainings on a few hundred faces each.
+r"""Failure rate of the recipe for small data, over many trainings on a few hundred faces each.
 
     python -m benchmarks.small_data                                   # generated faces
     python -m benchmarks.small_data --fer2013 FILE_OR_FOLDER          # and subsets of FER-2013
     python -m benchmarks.small_data --set recipe.learning_rate=1e-3   # another recipe
 
-Every training draws its own faces: of a few generated people, or of FER-2013's training split, with
-classes as they come or balanced. It has the settings of configs/small_data.py, or of another
-config, and is scored on its own training faces, unchanged, and on other people's (FER-2013: other
-training faces). A run has failed if it misses 5 % of its own training faces. Trainings of one size
-run as one program; nothing is restarted, so that every failure is seen.
+Every training samples its own faces, from a few generated people or from FER-2013's training split,
+with original or balanced classes. It uses the settings of configs/small_data.py or another config,
+and is scored on its own training faces without augmentation and on those of other people (FER-2013:
+other training faces). A run has failed if its training accuracy is below 95 %. Trainings of one
+size run as one program; dead runs are not restarted, so that failures are counted.
 """
 
 import dataclasses
@@ -39,12 +39,12 @@ from deep_emotion_jax.training.optimizer import make_optimizer
 
 FAILED = 0.95
 TEST_FACES = 700
-FIRST_PERSON = 1000  # beyond the people of datasets/synthetic_faces
+FIRST_PERSON = 1000  # not among the people of datasets/synthetic_faces
 PEOPLE = 40
 
 
 class Draw(NamedTuple):
-    """One training: where its faces are from, and which of all faces train and test."""
+    """One training: the source of its faces, and indices of training and test faces."""
 
     source: str
     seed: int
@@ -53,7 +53,7 @@ class Draw(NamedTuple):
 
 
 def generated_faces() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Images, labels and people of 1,400 faces that are in no split of the dataset."""
+    """Returns images, labels and people of 1,400 faces that are not in the dataset."""
     first = FIRST_PERSON * face.FACES_PER_SUBJECT
     some = range(first, first + PEOPLE * face.FACES_PER_SUBJECT)
     examples = [face.draw_example(0, index) for index in some]
@@ -65,7 +65,7 @@ def generated_faces() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def fer2013_faces(manual_dir: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels of FER-2013's training split."""
+    """Returns images and labels of FER-2013's training split."""
     config = importlib.import_module("configs.fer2013").get_config()
     config.manual_dir = manual_dir
     splits = load_dataset(config, ["train"]).splits
@@ -73,7 +73,7 @@ def fer2013_faces(manual_dir: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw_people(people: np.ndarray, count: int, seed: int) -> Draw:
-    """`count` faces of few people to train on, and the others' to test on."""
+    """Samples `count` training faces of few people, and test faces of the others."""
     random = np.random.default_rng(seed)
     known = random.permutation(np.unique(people))[: min(28, max(9, count // 20))]
     inside = np.isin(people, known)
@@ -82,7 +82,7 @@ def draw_people(people: np.ndarray, count: int, seed: int) -> Draw:
 
 
 def draw_subset(labels: np.ndarray, count: int, seed: int, *, balanced: bool) -> Draw:
-    """`count` faces to train on, of all classes alike if `balanced`, and others to test on."""
+    """Samples `count` training faces, with equal classes if `balanced`, and other test faces."""
     order = np.random.default_rng(seed).permutation(len(labels))
     train = order[:count]
     if balanced:
@@ -97,11 +97,10 @@ def draw_subset(labels: np.ndarray, count: int, seed: int, *, balanced: bool) ->
 def train_all(
     experiment: Experiment, images: np.ndarray, labels: np.ndarray, draws: Sequence[Draw]
 ) -> tuple[list[DeepEmotion], np.ndarray]:
-    """Trains on each draw, all of one size, without validation.
+    """Trains on each draw without validation; all draws have the same size.
 
     Returns:
-      The networks with their final averaged weights, and the mean training loss of every draw and
-      epoch.
+      The networks with their final averaged weights, and the mean training loss [draws, epochs].
     """
     models = [
         DeepEmotion(**dataclasses.asdict(experiment.model), rngs=nnx.Rngs(draw.seed))
@@ -123,7 +122,7 @@ def train_all(
     roots = jax.vmap(jax.random.key)(np.array([draw.seed for draw in draws]))
     index = np.stack([draw.train for draw in draws])
 
-    # All epochs are one program: there may be a thousand of four steps each.
+    # All epochs are one program, because there can be a thousand of four steps each.
     @jax.jit
     def train(state: TrainState, *shared: jax.Array) -> tuple[TrainState, jax.Array]:
         def epoch(state: TrainState, number: jax.Array) -> tuple[TrainState, jax.Array]:
@@ -142,7 +141,7 @@ def train_all(
 
 
 def score(model: DeepEmotion, images: np.ndarray, labels: np.ndarray, draw: Draw) -> dict[str, Any]:
-    """Accuracies of a trained network on its own faces and on others, and its health."""
+    """Returns a network's accuracies on its training faces and on others, and its health."""
     right = {
         part: float(np.mean(predict_logits(model, images[some]).argmax(1) == labels[some]))
         for part, some in (("train", draw.train), ("test", draw.test))
@@ -156,7 +155,7 @@ def score(model: DeepEmotion, images: np.ndarray, labels: np.ndarray, draw: Draw
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """A Markdown table: one row for each kind and number of faces, and the sum."""
+    """Formats a Markdown table with one row per source and number of faces, and the sum."""
     cells = defaultdict(list)
     for row in rows:
         cells[row["faces"], row["count"]].append(row)
@@ -177,13 +176,13 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Trains all, prints the table and writes small_data.json."""
+    """Trains on all draws, prints the table and writes small_data.json."""
     parser = common.parser(__doc__ or "")
     parser.add_argument("--fer2013", help="the download; see datasets/fer2013/README.md")
     parser.add_argument("--config", default="small_data", help="a file of configs/")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings")
     parser.add_argument("--sizes", nargs="+", type=int, default=[120, 300, 800])
-    parser.add_argument("--seeds", type=int, default=6, help="trainings of each kind and size")
+    parser.add_argument("--seeds", type=int, default=6, help="trainings of each source and size")
     options = parser.parse_args(arguments)
     config = importlib.import_module(f"configs.{options.config}").get_config()
     config.update_from_flattened_dict(

@@ -1,12 +1,13 @@
-"""A million faces trained on in bounded memory, and what streaming costs.
+"""Training on a million faces in bounded memory, and the cost of streaming.
 
     python -m benchmarks.streaming --folder FOLDER_WITH_2.3_GB
 
-Drawing a million faces would take hours, so a few thousand are drawn and each is changed at random
-(mirror, shift, contrast) again and again: as many bytes, read at random places. The first part
-trains one epoch on them through `loop.fit` and notes the peak of this process's memory; run again
-on the same folder, it resumes. The second part trains on fewer faces from the disk and in memory in
-turn, by CPU time, which other work on the machine disturbs less. The third one only reads.
+Drawing a million faces would take hours, so a few thousand are drawn and repeated with random
+changes (mirror, shift, contrast); number of bytes and access pattern are the same. The first part
+trains one epoch on them with `loop.fit` and measures the peak memory of this process; run again
+with the same folder, it resumes. The second part trains on fewer faces from the disk and in memory
+in turn, and measures CPU time, which other work on the machine affects less. The third part only
+reads.
 """
 
 import contextlib
@@ -34,7 +35,7 @@ SHAPE = (48, 48, 1)
 
 
 def make_faces(path: Path, count: int, drawn: int) -> Split:
-    """Writes `count` changed copies of `drawn` faces, unless the file is there already."""
+    """Writes `count` changed copies of `drawn` faces, unless the file exists."""
     examples = [face.draw_example(0, i) for i in range(drawn)]
     faces = np.stack([example.image for example in examples])[..., None]
     labels = np.array([example.label for example in examples], np.int32)
@@ -49,7 +50,7 @@ def make_faces(path: Path, count: int, drawn: int) -> Split:
 
 
 def changed(faces: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Mirrors half of the faces uint8 [N, H, W, 1], and changes shift and contrast of all."""
+    """Mirrors half of the faces uint8 [N, H, W, 1], and shifts and changes contrast of all."""
     faces = np.where(rng.random((len(faces), 1, 1, 1)) < 0.5, faces[:, :, ::-1], faces)
     down, right = rng.integers(-4, 5, (2, len(faces), 1))
     rows = np.clip(np.arange(SHAPE[0]) + down, 0, SHAPE[0] - 1)
@@ -60,7 +61,7 @@ def changed(faces: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def train(data: Split, workdir: Path, epochs: int, batch: int, streaming: str) -> list[float]:
-    """Trains on all images but the last ones; returns images per second of each epoch."""
+    """Trains on all images but the last ones, and returns images per second of each epoch."""
     workdir.mkdir(exist_ok=True)
     index = np.arange(len(data.labels))
     held_out = min(VALIDATION, len(index) // 4)
@@ -77,7 +78,7 @@ def train(data: Split, workdir: Path, epochs: int, batch: int, streaming: str) -
 
 
 def train_on_all(data: Split, folder: Path, batch: int) -> dict[str, Any]:
-    """One epoch on all faces, and the peak of this process's memory."""
+    """Trains one epoch on all faces, and measures the peak memory of this process."""
     began = time.perf_counter()
     (speed,) = train(data, folder / "million", 1, batch, "auto")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -91,7 +92,7 @@ def train_on_all(data: Split, folder: Path, batch: int) -> dict[str, Any]:
 
 
 def compare(data: Split, count: int, batch: int, rounds: int) -> dict[str, Any]:
-    """CPU seconds of a second epoch from the disk and in memory, in turn."""
+    """Measures CPU seconds of the second epoch from the disk and in memory, in turn."""
     some = Split(data.images, data.labels[:count], data.keys[:count], data.subjects[:count])
     sides = {"always": some, "never": some._replace(images=data.images[:count])}
     seconds: dict[str, list[float]] = {name: [] for name in sides}
@@ -123,7 +124,9 @@ def read_only(data: Split, batch: int, steps: int) -> float:
 def main() -> None:
     """Measures the three parts and writes streaming.json."""
     parser = common.parser(__doc__)
-    parser.add_argument("--folder", type=Path, required=True, help="for the faces and checkpoints")
+    parser.add_argument(
+        "--folder", type=Path, required=True, help="folder for faces and checkpoints"
+    )
     arguments = parser.parse_args()
     settings = {"images": 1_000_000, "drawn": 3_500, "batch": 128, "compared": 12_800, "rounds": 3}
     if arguments.quick:

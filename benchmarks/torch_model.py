@@ -1,6 +1,6 @@
-"""The network of the paper's figure in PyTorch, with PyTorch's own affine_grid and grid_sample."""
+"""The network of the paper's figure in PyTorch, with PyTorch's affine_grid and grid_sample."""
 
-# Imports no JAX, so that cold_start.py can time PyTorch alone.
+# Does not import JAX, so that cold_start.py times PyTorch alone.
 import os
 from typing import TYPE_CHECKING
 
@@ -41,7 +41,7 @@ class TorchDeepEmotion(nn.Module):
         assert sum(parameter.numel() for parameter in self.parameters()) == 47_657
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Standardises each image, then the figure from left to right."""
+        """Standardises each image, and applies the layers of the figure."""
         std, mean = torch.std_mean(images, (1, 2, 3), correction=0, keepdim=True)
         face = (images - mean) / std.clamp(min=1 / 255)
         x = self.features(face)
@@ -51,7 +51,7 @@ class TorchDeepEmotion(nn.Module):
 
 
 def torch_copy(model: "DeepEmotion") -> TorchDeepEmotion:
-    """The same network with the same weights, after a check that both give the same logits."""
+    """Copies a network to PyTorch, and checks that both give the same logits."""
     assert model.localization is not None
     copy = TorchDeepEmotion()
     ours = [*(conv for stage in model.stages for conv in stage.convs), model.fc1, model.fc2]
@@ -64,7 +64,7 @@ def torch_copy(model: "DeepEmotion") -> TorchDeepEmotion:
             if kernel.ndim == 4:
                 kernel = kernel.transpose(3, 2, 0, 1)
             else:
-                # PyTorch flattens channels first, we last.
+                # PyTorch flattens channels first, Flax last.
                 side = {810: 9, 90: 3}.get(len(kernel), 1)
                 kernel = kernel.reshape(side, side, -1, kernel.shape[1])
                 kernel = kernel.transpose(3, 2, 0, 1).reshape(kernel.shape[3], -1)

@@ -1,8 +1,8 @@
-"""How well and how fast persons are followed: python -m benchmarks.tracks.
+"""Accuracy and speed of tracking: python -m benchmarks.tracks.
 
-Makes a video of two faces that cross, one hidden by the other for half a second, and one in which
-they turn back behind each other; follows them at several frame rates; and prints how often a face
-got a new number or another's, and what a frame costs.
+Makes a video of two faces that cross, one of them hidden for half a second, and one in which they
+turn back while hidden. Tracks them at several frame rates, and prints how often a face's number
+changed, and the time per frame.
 """
 
 import argparse
@@ -45,16 +45,16 @@ def _identities(predictor: Predictor, folder: Path) -> str:
                 found = list(follow(predictor, opened, Every(frames=round(RATE / rate))))
             numbers, switches = changes(found, [centres for _, _, centres in scenes])
             rows.append(["turn back" if turns_back else "cross", rate, numbers, switches])
-    headers = ["two faces", "frames a second", "numbers given", "changes of number"]
+    headers = ["two faces", "frames per second", "track numbers", "changes of number"]
     return tabulate(rows, headers, tablefmt="github")
 
 
 def changes(found: list[Prediction], centres: list[list[tuple[float, float]]]) -> tuple[int, int]:
-    """How many numbers were given, and how often a face's number changed.
+    """Counts the track numbers, and how often a face's number changed.
 
     Args:
       found: the predictions, with tracks.
-      centres: of the faces in each frame of the video, the front one first.
+      centres: centres of the faces in each frame of the video, the front one first.
     """
     last: dict[int, int | None] = {}
     numbers, count = set(), 0
@@ -62,7 +62,7 @@ def changes(found: list[Prediction], centres: list[list[tuple[float, float]]]) -
         places = np.array(centres[prediction.picture.frame or 0])
         for face in prediction.faces:
             owner = int(np.linalg.norm(places - face.box.centre, axis=1).argmin())
-            # Where they are at one place, the front one is seen.
+            # If both are at the same position, only the front one is visible.
             owner = 0 if np.linalg.norm(places[0] - places[1]) < face.box.side / 3 else owner
             count += last.get(owner, face.track) != face.track
             last[owner] = face.track
@@ -84,12 +84,12 @@ def _costs(predictor: Predictor, folder: Path) -> str:
             ratio = RATE * wall
             cells = [f"{1e3 * wall:.0f}", f"{1e3 * cpu:.0f}", f"{ratio:.1f}"]
             rows.append([f"{width} x {height}", "yes" if film else "no", *cells])
-    headers = ["frames", "film", "ms a frame", "CPU ms a frame", "times the length at 25 a second"]
+    headers = ["frames", "film", "ms/frame", "CPU ms/frame", "times the duration at 25/s"]
     return tabulate(rows, headers, tablefmt="github")
 
 
 def _cost(predictor: Predictor, path: Path, film: bool) -> tuple[float, float]:
-    """Seconds a frame, by the clock and of the CPU, without the first frames, which compile."""
+    """Measures wall-clock and CPU seconds per frame, without the first frames, which compile."""
     target = Film(path.with_suffix(".faces.mp4"), str(path)) if film else None
     marks = []
     with Video(path) as opened:
@@ -99,7 +99,7 @@ def _cost(predictor: Predictor, path: Path, film: bool) -> tuple[float, float]:
             marks.append((time.perf_counter(), time.process_time()))
     if target is not None:
         target.finish()
-    # Frames come in fours.
+    # Frames are predicted in batches of four.
     (wall, cpu), (last_wall, last_cpu) = marks[7], marks[-1]
     count = len(marks) - 8
     return (last_wall - wall) / count, (last_cpu - cpu) / count

@@ -2,15 +2,15 @@
 
     python -m benchmarks.train_throughput
 
-Every side trains the same network from the same weights in float32 on all cores: a shuffled pass
-over images that lie in memory as bytes; a step takes a batch of them, scales and standardises it,
-and does the forward pass with dropout 0.2, cross-entropy, the backward pass and an Adam step, and
-counts loss and correct answers. No augmentation. PyTorch has its fused Adam, and `torch.compile`
+Every side trains the same network from the same weights in float32 on all cores, in a shuffled pass
+over uint8 images in memory. A step scales and standardises a batch, runs the forward pass with
+dropout 0.2, cross-entropy, the backward pass and an Adam step, and sums loss and correct
+predictions. There is no augmentation. PyTorch uses its fused Adam, and `torch.compile` for
 everything from the bytes to the loss.
 
-The second part is this project alone: an epoch of `fit.fit` at FER-2013's size, with flips and
-shifts, validation on 3,589 images, metrics, TensorBoard and a checkpoint, against the same number
-of bare steps.
+The second part measures this project alone: an epoch of `training.loop.fit` at FER-2013's size,
+with flips and shifts, validation on 3,589 images, metrics, TensorBoard and a checkpoint, against
+the same number of bare steps.
 """
 
 import contextlib
@@ -45,14 +45,14 @@ LEARNING_RATE = 1e-3
 
 
 def make_data(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Noise, and labels at random: the work does not depend on what the images show."""
+    """Makes noise images with random labels; the amount of work does not depend on them."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, 48, 48, 1), np.uint8)
     return images, rng.integers(0, 7, count).astype(np.int32)
 
 
 def jax_pass(images: np.ndarray, labels: np.ndarray, batch: int) -> Callable[[], None]:
-    """One pass of bare steps with this project."""
+    """Returns one pass of bare steps of this project."""
     model, mesh = common.make_model(), common.make_mesh()
     recipe = Recipe(batch, LEARNING_RATE, schedule="constant", ema_decay=0)
     optimizer, _ = make_optimizer(recipe, 1, steps_per_epoch(len(labels), batch))
@@ -75,7 +75,7 @@ def jax_pass(images: np.ndarray, labels: np.ndarray, batch: int) -> Callable[[],
 def torch_pass(
     images: np.ndarray, labels: np.ndarray, batch: int, *, compiled: bool
 ) -> Callable[[], None]:
-    """One pass of bare steps with PyTorch."""
+    """Returns one pass of bare steps of PyTorch."""
     model = torch_copy(common.make_model()).train()
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, fused=True)
     all_images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
@@ -102,13 +102,13 @@ def torch_pass(
 
 
 def loop_seconds(images: np.ndarray, labels: np.ndarray, train: int, batch: int) -> float:
-    """Seconds of the second epoch of `fit.fit`, all included; the first one compiles."""
+    """Measures the whole second epoch of `loop.fit`; the first one compiles."""
     index = np.arange(len(labels))
     fold = Fold("benchmark", index[:train], index[train:], index[:0])
     names = [str(i) for i in index]
     experiment = Experiment(
         num_epochs=2,
-        seconds_between_checkpoints=0,  # one every epoch
+        seconds_between_checkpoints=0,  # one per epoch
         recipe=Recipe(batch, LEARNING_RATE, schedule="constant"),
         augmentation=Augmentation(shift=0.06),
     )
@@ -127,7 +127,7 @@ def loop_seconds(images: np.ndarray, labels: np.ndarray, train: int, batch: int)
 
 
 def compare_steps(batch: int, steps: int, rounds: int) -> dict[str, Any]:
-    """Images per second of each side, and how many times faster this project is."""
+    """Measures images per second of each side, and the ratio of this project to the others."""
     images, labels = make_data(batch * steps)
     sides = {
         "jax": jax_pass(images, labels, batch),
@@ -145,7 +145,7 @@ def compare_steps(batch: int, steps: int, rounds: int) -> dict[str, Any]:
 
 
 def compare_loop(train: int, validation: int, batch: int, rounds: int) -> dict[str, Any]:
-    """Seconds of an epoch of `fit.fit` and of as many bare steps."""
+    """Measures an epoch of `loop.fit` and as many bare steps."""
     images, labels = make_data(train + validation)
     bare = jax_pass(images[:train], labels[:train], batch)
     bare()
@@ -156,7 +156,7 @@ def compare_loop(train: int, validation: int, batch: int, rounds: int) -> dict[s
         seconds["bare"].append(time.perf_counter() - began)
         seconds["loop"].append(loop_seconds(images, labels, train, batch))
     ratio = statistics.median(a / b for a, b in zip(seconds["loop"], seconds["bare"], strict=True))
-    print(f"an epoch of fit.fit takes {ratio:.2f} times as long as its bare steps", flush=True)
+    print(f"an epoch of loop.fit takes {ratio:.2f} times as long as its bare steps", flush=True)
     return {"loop_over_bare": ratio, "seconds": seconds}
 
 
@@ -169,7 +169,7 @@ def main() -> None:
         steps = {"batch": 32, "steps": 2, "rounds": 1}
         loop = {"train": 64, "validation": 32, "batch": 32, "rounds": 1}
     with tempfile.TemporaryDirectory() as cache:
-        # `fit.fit` makes its programs anew in each round.
+        # `loop.fit` compiles its programs again in each round.
         jax.config.update("jax_compilation_cache_dir", cache)
         results = {"steps": compare_steps(**steps), "loop": compare_loop(**loop)}
     common.write_json(

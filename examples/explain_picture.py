@@ -16,7 +16,7 @@ from deep_emotion_jax.inference import drawing
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print every face's probabilities and its most important place; draw the picture."""
+    """Print every face's probabilities and most important position, and draw the picture."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("picture", type=Path)
     parser.add_argument("--out", type=Path, default=Path("explained.png"))
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{face.expression}, box {[round(value) for value in face.box]}")
         for name, probability in sorted(face.probabilities.items(), key=lambda item: -item[1]):
             print(f"  {name:10} {probability:6.1%}")
-        # How much blurring each part of the face lowers the probability of its expression.
+        # The drop in the expression's probability when a part of the face is blurred.
         importance = predictor.importance(face)  # [48, 48]
         row, column = np.unravel_index(importance.argmax(), importance.shape)
         print(f"  blurring row {row}, column {column} of 48 costs {importance.max():.1%}")

@@ -1,9 +1,9 @@
-"""Use the affine sampler in a model of your own: learn to move a blob to the centre of its image.
+"""Use the affine sampler in your own model: learn to move a blob to the centre of its image.
 
     python examples/sampler_in_your_model.py
 
-A linear layer looks at each image and predicts an affine map theta; the sampler reads the image
-through it. Both are trained end to end, by the gradient of the sampler. Needs JAX only.
+A linear layer predicts an affine map theta from each image, and the sampler resamples the image
+with it. The layer is trained end to end through the gradient of the sampler. Needs only JAX.
 """
 
 import argparse
@@ -19,20 +19,20 @@ IDENTITY = jnp.array([1.0, 0.0, 0.0, 0.0, 1.0, 0.0])
 
 
 def blobs(key: jax.Array, count: int) -> jax.Array:
-    """Draw images [count, 16, 16, 1] with a blob at a random place."""
+    """Draw images [count, 16, 16, 1] with a blob at a random position."""
     centre = jax.random.uniform(key, (count, 2, 1, 1), minval=-0.5, maxval=0.5)
     y, x = jnp.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j]
     return jnp.exp(-8 * ((x - centre[:, 0]) ** 2 + (y - centre[:, 1]) ** 2))[..., None]
 
 
 def centred(weights: jax.Array, images: jax.Array) -> jax.Array:
-    """Resample images [N, 16, 16, 1] as the layer's theta says."""
+    """Resample images [N, 16, 16, 1] with the layer's theta."""
     theta = images.reshape(len(images), -1) @ weights + IDENTITY
     return grid_sample(images, affine_grid(theta.reshape(-1, 2, 3), (SIDE, SIDE)))
 
 
 def loss(weights: jax.Array, images: jax.Array) -> jax.Array:
-    """Squared difference to a blob in the centre."""
+    """Return the mean squared difference to a blob in the centre."""
     y, x = jnp.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j]
     target = jnp.exp(-8 * (x**2 + y**2))[..., None]
     return jnp.mean((centred(weights, images) - target) ** 2)
@@ -40,7 +40,7 @@ def loss(weights: jax.Array, images: jax.Array) -> jax.Array:
 
 @jax.jit
 def step(weights: jax.Array, key: jax.Array) -> jax.Array:
-    """One step of gradient descent on new images."""
+    """Take one step of gradient descent on new images."""
     return weights - 0.5 * jax.grad(loss)(weights, blobs(key, 64))
 
 

@@ -1,11 +1,11 @@
-"""Serve faces and expressions over HTTP, with the files of `deep-emotion export --onnx`.
+"""Serve predictions over HTTP, with the files of `deep-emotion export --onnx`.
 
 pip install fastapi uvicorn numpy pillow onnxruntime
 python examples/service.py fer.onnx
 curl --data-binary @photo.jpg -H "content-type: image/jpeg" http://127.0.0.1:8000/faces
 
-Pictures are read in memory and not kept. There is no password and no TLS: bind it to this computer,
-or put it behind a server that has both.
+Pictures are processed in memory and not stored. There is no password and no TLS: serve it on this
+computer only, or behind a server that has both.
 """
 
 import sys
@@ -18,11 +18,11 @@ from without_jax import Faces
 
 FORMATS = {"image/jpeg": "JPEG", "image/png": "PNG", "image/webp": "WEBP"}
 BYTES = 10 * 1024**2
-PIXELS = 50_000_000  # A small file can unpack to a large picture.
+PIXELS = 50_000_000  # A small file can decode to a large picture.
 
 
 def create_app(network):
-    """The service for the network at this path."""
+    """Return the service for the network at this path."""
     faces = Faces(network)
     app = FastAPI(title="Expressions of faces")
 
@@ -40,7 +40,7 @@ def create_app(network):
 
 
 async def body(request):
-    """The request's body, refused while it is read if it is too large."""
+    """Read the request's body; refuse it as soon as it is too large."""
     data = bytearray()
     async for part in request.stream():
         data += part
@@ -50,14 +50,14 @@ async def body(request):
 
 
 def answer(faces, data, kind):
-    """The faces of a picture of that kind; HTTP errors for what is none or is too large."""
+    """Return the faces of a picture in format `kind`; HTTP errors if it is invalid or too large."""
     try:
         with Image.open(BytesIO(data), formats=[kind]) as picture:
             if picture.width * picture.height > PIXELS:
                 raise HTTPException(413, f"send at most {PIXELS // 10**6} million pixels")
             return faces(picture)
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise HTTPException(400, f"this is no {kind} picture that can be read") from error
+        raise HTTPException(400, f"the body is not a valid {kind} picture") from error
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train with main.py, then print what summary.json says."""
+    """Train with main.py, then print results from summary.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workdir", type=Path, default=Path("runs/example"))
     options, settings = parser.parse_known_args(arguments)  # such as --config.num_epochs=3

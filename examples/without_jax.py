@@ -1,4 +1,4 @@
-"""Find faces and name their expressions with numpy, Pillow and ONNX Runtime, without JAX.
+"""Predict the expressions of faces with NumPy, Pillow and ONNX Runtime, without JAX.
 
 deep-emotion export --onnx fer.onnx
 python examples/without_jax.py fer.onnx photo.jpg
@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 
 class Faces:
-    """The three files that `deep-emotion export --onnx` writes, given the network's path."""
+    """A predictor from the files of `deep-emotion export --onnx`, given the network's path."""
 
     def __init__(self, network):
         self.about = json.loads(Path(f"{network}.json").read_text())
@@ -40,7 +40,7 @@ class Faces:
         return faces
 
     def find(self, picture):
-        """Search the picture, then look at each face alone, a second time if it leans."""
+        """Detect faces in the picture, then each face again in its own view, twice if rolled."""
         scale = max(1, max(picture.size) / self.about["detector"]["side"])
         size = [max(1, round(length / scale)) for length in picture.size]
         for face in self.look(picture.resize(size, Image.Resampling.BILINEAR)):
@@ -49,7 +49,7 @@ class Faces:
             yield self.closer(picture, face) if face["roll"] else face
 
     def closer(self, picture, face):
-        """The same face, measured in an upright view that it fills."""
+        """Detect the same face again in an upright view that it fills."""
         size, in_view = (self.about["detector"][name] for name in ("view", "face_in_view"))
         roll, whole = face["roll"], face["box"][2] * size / in_view
         centre = middle(face["box"])
@@ -72,7 +72,7 @@ class Faces:
         }
 
     def look(self, picture):
-        """What the detector sees in a picture of its size, best first."""
+        """Run the detector on a picture of its input size; return faces, best first."""
         rules, (width, height) = self.about["detector"], picture.size
         canvas = np.zeros((-(-height // 32) * 32, -(-width // 32) * 32, 3), np.uint8)
         canvas[:height, :width] = picture
@@ -98,19 +98,19 @@ class Faces:
         return found
 
     def level(self, lean):
-        """The degrees to turn a face that leans; 0 if levelling gains nothing."""
+        """Return the angle to turn a rolled face, or 0 if it is too small to matter."""
         return lean if abs(lean) > self.about["detector"]["level_above"] else 0.0
 
 
 def middle(box):
-    """The centre of a box, x and y."""
+    """Return the centre (x, y) of a box."""
     return np.array(box[:2]) + box[2] / 2
 
 
 def cut(picture, box, roll, size):
-    """A square turned upright and scaled to `size`; beyond the picture, its edge is repeated."""
+    """Crop a square, turn it upright and scale it to `size`; repeat the edge of the picture."""
     left, top, side = box
-    margin = side / 4 + 2  # Turning needs the corners, shrinking a few pixels around.
+    margin = side / 4 + 2  # Turning needs the corners, shrinking some pixels around.
     first_x, first_y = int(np.floor(left - margin)), int(np.floor(top - margin))
     span = np.arange(int(side + 2 * margin) + 2)
     rows = (first_y + span).clip(0, picture.height - 1)

@@ -1,4 +1,4 @@
-"""The parts of benchmarks/ that need no PyTorch."""
+"""The parts of benchmarks/ that do not need PyTorch."""
 
 import json
 
@@ -34,7 +34,7 @@ def test_sides_take_turns_and_the_first_call_is_not_timed(monkeypatch):
     assert common.speed_ratios(times) == {"torch": 2}
 
 
-def test_short_calls_repeat_until_the_turn_is_over(monkeypatch):
+def test_short_calls_are_repeated_until_the_turn_ends(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(common.time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr(common.time, "sleep", lambda seconds: None)
@@ -46,7 +46,7 @@ def test_short_calls_repeat_until_the_turn_is_over(monkeypatch):
     assert common.time_in_turn({"jax": call}, rounds=1, seconds=10) == {"jax": [4]}
 
 
-def test_json_says_what_was_measured_where(tmp_path):
+def test_json_has_results_and_machine(tmp_path):
     common.write_json(tmp_path / "new", "name", {"batch": 1}, [0.5])
     content = json.loads((tmp_path / "new" / "name.json").read_text())
     assert content["settings"] == {"batch": 1}
@@ -55,15 +55,17 @@ def test_json_says_what_was_measured_where(tmp_path):
     assert {"date", "commit", "machine"} <= content.keys()
 
 
-def test_arithmetic_of_the_network_is_what_xla_counts(monkeypatch):
-    monkeypatch.setattr(conv, "_tiles", lambda *_: False)  # the plain convolution: no added zeros
+def test_flop_of_the_network_match_the_count_of_xla(monkeypatch):
+    monkeypatch.setattr(
+        conv, "_tiles", lambda *_: False
+    )  # the plain convolution, without added zeros
     model = common.make_model()
     counted = jax.jit(model).lower(np.zeros((1, 48, 48, 1), np.float32)).cost_analysis()["flops"]
-    # XLA adds the small change: bias, ReLU, standardising, sampling.
+    # XLA also counts bias, ReLU, standardisation and sampling.
     assert accelerator.FLOP / 3 < counted < 1.1 * accelerator.FLOP / 3
 
 
-def test_figures_of_a_case_agree_with_each_other():
+def test_numbers_of_a_case_are_consistent():
     sizes = accelerator.sizes_for("cpu", quick=True)
     limits = {"flop_per_second": 1e12, "bytes_per_second": 1e9}
     row = accelerator.measure_case(2, 8, sizes, limits)
@@ -76,7 +78,7 @@ def test_figures_of_a_case_agree_with_each_other():
     assert row["of_memory_limit"] == pytest.approx(row["images_per_second"] * 1.207e-3, rel=1e-3)
 
 
-def test_cases_that_fail_or_come_too_late_are_said(monkeypatch, tmp_path, capsys):
+def test_failed_and_skipped_cases_are_reported(monkeypatch, tmp_path, capsys):
     clock = [0.0]
     monkeypatch.setattr(accelerator.time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr(
@@ -109,7 +111,7 @@ def test_cases_that_fail_or_come_too_late_are_said(monkeypatch, tmp_path, capsys
     assert "RESOURCE_EXHAUSTED" in capsys.readouterr().out
 
 
-def test_scaling_model_names_the_limit():
+def test_scaling_model_finds_the_limit():
     machine = scaling_model.Machine(
         rate=1e6,
         shortest_step=5e-4,
@@ -126,19 +128,19 @@ def test_scaling_model_names_the_limit():
         return scaling_model.costs(machine._replace(**changed), **sizes).limit
 
     assert scaling_model.all_reduce_seconds(machine, 1) == 0
-    # Two devices, each way half of the gradients or all of them.
+    # Two devices that send half of the gradients or all of them in each direction.
     assert scaling_model.all_reduce_seconds(machine, 2) == 2 * (190_628 / 2 / 25e9 + 1e-5)
     assert limit() == "step"
     assert limit(latency=1e-3) == "all_reduce"
     assert limit(images=2e4, devices=512, batch=65_536) == "validation"
-    assert limit(images=1e9) == "read"  # 2.3 TB: read anew in every epoch
+    assert limit(images=1e9) == "read"  # 2.3 TB: read again in every epoch
     assert limit(images=1e9, decode=1e8) == "step"
     once = scaling_model.costs(machine, 1e6, 1, 128)
     four = scaling_model.costs(machine, 1e6, 1, 128, runs=4)
-    assert four.step == 1.024 * once.step  # 512 images are as many as the shortest step takes
+    assert four.step == 1.024 * once.step  # the shortest step takes as long as 500 images
 
 
-def test_small_data_draws_share_nobody_and_balance_classes():
+def test_small_data_draws_are_subject_independent_and_balanced():
     people = np.repeat(np.arange(40), 35)
     draws = [small_data.draw_people(people, 300, seed) for seed in (0, 0, 1)]
     np.testing.assert_array_equal(draws[0].train, draws[1].train)
@@ -165,7 +167,7 @@ def test_small_data_table_counts_failures():
     assert lines[-1].startswith("| **all** | | 3 | **1** |")
 
 
-def test_missing_libraries_are_one_sentence():
+def test_missing_libraries_give_one_sentence():
     needs.require("json")
     with pytest.raises(SystemExit, match=r"pip install no_such_package_1 no_such_package_2$"):
         needs.require("json", "no_such_package_1", "no_such_package_2")
