@@ -19,6 +19,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 from numpy.lib import format as npy
 
+from datasets import common
 from deep_emotion_jax import files
 from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.runtime import multihost
@@ -45,7 +46,12 @@ def load(builder: tfds.core.DatasetBuilder, split: str) -> Split:
         return found
     data = multihost.read_split(source(builder, split))
     if multihost.is_first():
-        _write(folder, stem, split, data)
+        try:
+            with common.dataset_lock(builder):
+                if _read(folder, stem) is None:  # not written by another process
+                    _write(folder, stem, split, data)
+        except OSError as error:  # A full or read-only disk: the next start decodes again.
+            logging.info("The arrays of %s are not cached: %s", split, error)
     return data
 
 
@@ -88,13 +94,15 @@ def _write(folder: Path, stem: str, split: str, data: Split) -> None:
     records = to_records(data)
     content = io.BytesIO()
     npy.write_array(content, records, allow_pickle=False)
-    try:
-        folder.mkdir(exist_ok=True)
-        for old in folder.glob(f"{split}-*.npy"):
-            old.unlink(missing_ok=True)
-        files.write_bytes(folder / f"{stem}-{_checksum(records)}.npy", content.getvalue())
-    except OSError as error:  # A full or read-only disk: the next start decodes again.
-        logging.info("The arrays of %s are not cached: %s", split, error)
+    make_room(folder, split)
+    files.write_bytes(folder / f"{stem}-{_checksum(records)}.npy", content.getvalue())
+
+
+def make_room(folder: Path, split: str) -> None:
+    """Creates the folder; removes the old and temporary files of a split."""
+    folder.mkdir(exist_ok=True)
+    for old in (*folder.glob(f"{split}-*.npy"), *folder.glob(f".{split}-*.tmp")):
+        old.unlink(missing_ok=True)
 
 
 def _checksum(records: np.ndarray) -> str:

@@ -58,7 +58,7 @@ def prepare(
     logging.info("Preparing %s in %s", builder.info.full_name, builder.data_path)
     tfds.disable_progress_bar()  # It has three nested bars; slow builders show their own.
     try:
-        with _alone(builder):
+        with dataset_lock(builder):
             if builder.data_path.exists():  # prepared by another process in the meantime
                 builder.info.read_from_directory(builder.data_path)
                 return
@@ -78,8 +78,8 @@ def prepare(
 
 
 @contextlib.contextmanager
-def _alone(builder: tfds.core.DatasetBuilder) -> Iterator[None]:
-    """Holds the dataset's lock, which the kernel releases when the process ends."""
+def dataset_lock(builder: tfds.core.DatasetBuilder) -> Iterator[None]:
+    """Holds the dataset's lock while its files are written; waits if another process holds it."""
     builder.data_dir_root.mkdir(parents=True, exist_ok=True)
     with open(builder.data_dir_root / f"{builder.name}.lock", "w") as file:
         if not lock(file):

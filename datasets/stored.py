@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 from numpy.lib import format as npy
 
-from datasets import arrays
+from datasets import arrays, common
 from deep_emotion_jax.data.split import Split, load_split
 from deep_emotion_jax.data.stored import Part, StoredRows
 from deep_emotion_jax.errors import UserError
@@ -53,9 +53,7 @@ def load(builder: tfds.core.DatasetBuilder, split: str) -> Split:
     def found_or_written() -> Split:
         found = _read(folder, stem)
         if found is None:
-            print(f"writing the decoded images of {split} to {folder}", flush=True)
-            _write(folder, stem, split, arrays.source(builder, split))
-            found = _read(folder, stem)
+            found = _write_once(builder, folder, stem, split)
         assert found is not None
         return found
 
@@ -103,28 +101,40 @@ def _read_file(path: Path) -> tuple[Split, int]:
     return arrays.to_split(columns), checksum
 
 
-def _write(folder: Path, stem: str, split: str, source: Any) -> None:
-    """Writes the file in blocks under a temporary name, and renames it at the end.
+def _write_once(
+    builder: tfds.core.DatasetBuilder, folder: Path, stem: str, split: str
+) -> Split | None:
+    """Writes the file of a split unless another process is writing it, and reads the split.
 
     Raises:
       UserError: if it cannot be written.
     """
-    temporary = folder / f".{stem}.{os.getpid()}.tmp"
     try:
-        folder.mkdir(exist_ok=True)
-        for old in (*folder.glob(f"{split}-*.npy"), *folder.glob(f".{split}-*.tmp")):
-            old.unlink(missing_ok=True)
-        with temporary.open("wb") as file:
-            checksum = _write_records(file, source)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(folder / f"{stem}-{checksum:08x}.npy")
+        with common.dataset_lock(builder):
+            found = _read(folder, stem)
+            if found is None:
+                print(f"writing the decoded images of {split} to {folder}", flush=True)
+                _write(folder, stem, split, arrays.source(builder, split))
+                found = _read(folder, stem)
+            return found
     except OSError as error:
         raise UserError(
             f"the decoded images of {split} cannot be written to {folder}: {error}; free some disk "
             "space, choose another config.data_dir, or set config.streaming='never' to keep them "
             "in memory"
         ) from error
+
+
+def _write(folder: Path, stem: str, split: str, source: Any) -> None:
+    """Writes the file in blocks under a temporary name, and renames it at the end."""
+    temporary = folder / f".{stem}.{os.getpid()}.tmp"
+    arrays.make_room(folder, split)
+    try:
+        with temporary.open("wb") as file:
+            checksum = _write_records(file, source)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(folder / f"{stem}-{checksum:08x}.npy")
     finally:
         temporary.unlink(missing_ok=True)
 

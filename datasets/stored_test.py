@@ -1,6 +1,8 @@
 """Splits whose images stay in files equal those in memory."""
 
 import copy
+import time
+from concurrent import futures
 
 import numpy as np
 import pytest
@@ -71,6 +73,45 @@ def test_a_damaged_file_is_rewritten(builder):
     assert stored.load(builder, "train").fingerprint() == expected
     assert kept(builder) == [path]
     assert path.read_bytes() != content
+
+
+def test_of_two_concurrent_processes_one_writes_and_one_waits(
+    builder, data_dir, monkeypatch, capsys
+):
+    for path in kept(builder):
+        path.unlink()
+    (builder.data_path / "arrays" / ".train-x.1.tmp").write_bytes(b"left by a killed process")
+    write_records, second, written = stored._write_records, [], []
+
+    def while_another_starts(file, source):
+        written.append(file.name)
+        if not second:
+            other = module.Builder(data_dir=data_dir)
+            second.append(pool.submit(stored.load, other, "train"))
+            while "waiting for another process" not in capsys.readouterr().out:
+                time.sleep(0.01)
+        return write_records(file, source)
+
+    monkeypatch.setattr(stored, "_write_records", while_another_starts)
+    with futures.ThreadPoolExecutor(1) as pool:
+        first = stored.load(builder, "train")
+        assert second[0].result().fingerprint() == first.fingerprint()
+    assert len(written) == 1
+    assert len(kept(builder)) == 1
+    assert not list((builder.data_path / "arrays").glob(".*"))
+
+
+def test_a_missing_or_short_file_gives_one_sentence(builder):
+    images = stored.load(builder, "train").images
+    (path,) = kept(builder)
+    content = path.read_bytes()
+    path.write_bytes(content[:-3000])
+    for rows in ([69, 3], range(70)):
+        with pytest.raises(UserError, match=r"train-.*ends before row.*run the same command"):
+            images[np.array(rows)]
+    path.unlink()
+    with pytest.raises(UserError, match="No such file"):
+        images[:1]
 
 
 def test_a_full_disk_gives_one_sentence(builder, monkeypatch):

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from deep_emotion_jax.errors import UserError
+
 
 @dataclass(frozen=True)
 class Part:
@@ -57,7 +59,13 @@ class StoredRows:
         for i in np.unique(owner).tolist():
             chosen = owner == i
             part = self.parts[i]
-            rows[chosen] = self._read(part, flat[chosen] - (self._ends[i] - part.count))
+            try:
+                rows[chosen] = self._read(part, flat[chosen] - (self._ends[i] - part.count))
+            except (OSError, EOFError) as error:
+                raise UserError(
+                    f"cannot read the decoded images: {error}; run the same command again to "
+                    "write them again and resume"
+                ) from error
         return rows.reshape(*index.shape, *self.shape[1:])
 
     def _read(self, part: Part, index: np.ndarray) -> np.ndarray:

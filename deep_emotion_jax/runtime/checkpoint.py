@@ -87,16 +87,19 @@ class Checkpoints:
         except Exception as error:  # TensorStore raises its own types for a full disk
             raise self._failed(error) from error
 
-    def restore_newest(self, like: Pytree) -> tuple[int, Pytree, dict[str, Any]] | None:
+    def restore_newest(
+        self, like: Pytree, *, needed: bool = True
+    ) -> tuple[int, Pytree, dict[str, Any]] | None:
         """Returns the newest whole checkpoint as (epoch, state, notes), or None if there is none.
 
         Damaged checkpoints are logged and removed, and the one before them is used.
 
         Args:
           like: a state of the same structure, shapes and sharding.
+          needed: raise an error if all checkpoints are damaged; otherwise delete them.
 
         Raises:
-          UserError: if there are checkpoints and none is whole.
+          UserError: if there are checkpoints, none is whole, and one is needed.
         """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         epochs = sorted(self._manager.all_steps(), reverse=True)
@@ -122,11 +125,13 @@ class Checkpoints:
             for damaged in (other for other in epochs if other > epoch):
                 self._manager.delete(damaged)
             return epoch, found.state, notes
-        if epochs:
+        if epochs and needed:
             raise UserError(
                 f"no checkpoint in {self.folder} can be read; choose another --workdir, or remove "
                 "that folder to start again"
             )
+        for damaged in epochs:  # Orbax saves nothing below the newest number
+            self._manager.delete(damaged)
         return None
 
     def _failed(self, error: Exception) -> UserError:

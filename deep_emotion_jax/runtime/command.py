@@ -15,6 +15,9 @@ from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.runtime.devices import use_compilation_cache
 from deep_emotion_jax.runtime.signals import STOPPED_EXIT_CODE, Stopped
 
+# What reading and writing raise when a disk fails, becomes read-only or is unmounted.
+_DISK_ERRORS = (errno.EIO, errno.EROFS, errno.ESTALE, errno.ENODEV, errno.EACCES, errno.EPERM)
+
 
 def run_command(command: Callable[[], None]) -> None:
     """Sets up JAX and logging, runs a command, and exits if it fails.
@@ -30,9 +33,11 @@ def run_command(command: Callable[[], None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes stdout once more
         sys.exit("error: the output was closed before the end; run the same command again")
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            sys.exit(f"error: {error}; free some disk space and run the command again to resume")
+        if error.errno not in _DISK_ERRORS:
             raise
-        sys.exit(f"error: {error}; free some disk space and run the command again to resume")
+        sys.exit(f"error: {error}; check the disk and run the command again to resume")
     except Stopped as stopped:
         for stream in (sys.stdout, sys.stderr):  # one or both may be closed
             with suppress(BrokenPipeError):

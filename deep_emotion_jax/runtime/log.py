@@ -48,6 +48,11 @@ def metrics_writer(
                 events[name].write_event(purged)
 
         def write(lines: list[Record]) -> None:
+            if not path.exists():  # the open file would still accept lines
+                raise UserError(
+                    f"{path} is missing: the folder was moved or removed during the training; "
+                    "run the same command again"
+                )
             with _disk_errors(workdir):
                 file.write("".join(json.dumps(record) + "\n" for record in lines))
                 file.flush()

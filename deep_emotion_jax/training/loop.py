@@ -94,7 +94,7 @@ def _restored(
     if found := checkpoints.restore_newest(state):
         done, state, notes = found
         records = notes["records"]
-    if within and (found := within.restore_newest(training.begun_like(state))):
+    if within and (found := within.restore_newest(training.begun_like(state), needed=False)):
         _, (begun_state, sums), notes = found
         if notes["epoch"] > done:
             done, state, records = notes["epoch"] - 1, begun_state, notes["records"]

@@ -91,6 +91,17 @@ def test_no_whole_checkpoint_is_one_message(tmp_path):
         restore(tmp_path)
 
 
+def test_damaged_checkpoints_that_are_not_needed_are_removed(tmp_path, caplog):
+    save(tmp_path, 7, 9)
+    for path in files(tmp_path):
+        os.truncate(path, 0)
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.restore_newest(state(0), needed=False) is None
+    assert caplog.text.count("is damaged and skipped") == 2
+    save(tmp_path, 7, 8)  # Orbax saves nothing below the newest number
+    check(restore(tmp_path), 8)
+
+
 def big(epoch):
     return {"weights": np.random.default_rng(epoch).normal(size=300_000)}  # 1.2 MB
 
