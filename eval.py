@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from configs import command_line
 from deep_emotion_jax.cli import evaluation as cli
 from deep_emotion_jax.cli.options import HelpFormatter
+from deep_emotion_jax.constants import VIEWS
 from deep_emotion_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def evaluate(options: argparse.Namespace) -> None:
                 file = file.with_stem(f"{file.stem}-{scored.name}")
             write_predictions(file, scored.faces, logits, classes)
             print(f"predictions in {file}")
-    averaging = cli.AVERAGING[options.tta]
+    averaging = f" averaged over {VIEWS[options.tta]}" if VIEWS[options.tta] else ""
     title = f"{selection.title}, {options.split} split{averaging}"
     print(f"{title}, {results[0].score.count} images\n")
     print(scores.describe(results))

@@ -8,3 +8,14 @@ IMAGE_SIZE = 48
 
 SMOOTH_SECONDS = 0.5
 """The window over which the probabilities of a face in a video are averaged."""
+
+ACCELERATORS = ("auto", "cpu", "gpu", "tpu")
+"""Kinds of devices to choose from; "auto" is the fastest kind that JAX finds."""
+
+VIEWS = {
+    "none": "",
+    "mirror": "face and mirror image",
+    "shifts": "five shifts",
+    "ten": "ten crops",
+}
+"""Choices of test-time views (`evaluation.views`), and their names in reports."""

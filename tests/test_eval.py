@@ -92,7 +92,7 @@ def accuracy_of_views(workdir, prepared, split, choice):
 def test_flip_averaging_has_its_own_files(prepared, finished):
     workdir = finished[0]
     done = run("eval.py", "evaluate", f"--workdir={workdir}", f"--data-dir={prepared}", "--flip")
-    assert "with flip averaging" in done.stdout
+    assert "averaged over face and mirror image" in done.stdout
     stored = json.loads((workdir / "evaluate_test_flip.json").read_text())
     assert stored["over_runs"]["mean"] == pytest.approx(
         accuracy_of_views(workdir, prepared, "test", "mirror")

@@ -7,13 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deep_emotion_jax.cli.options import HelpFormatter, add_device, network, path
+from deep_emotion_jax.constants import VIEWS
 
-AVERAGING = {
-    "none": "",
-    "mirror": " with flip averaging",
-    "shifts": " averaged over five shifts",
-    "ten": " averaged over ten crops",
-}
 SPLITS = ("train", "validation", "test", "all")
 
 
@@ -80,7 +75,7 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
     views = command.add_mutually_exclusive_group()
     views.add_argument(
         "--tta",
-        choices=tuple(AVERAGING),
+        choices=tuple(VIEWS),
         default="none",
         help="average the probabilities over views of each face: its mirror image, shifts by 3 "
         "pixels to each corner, or both (default: %(default)s)",

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-ACCELERATORS = ("auto", "cpu", "gpu", "tpu")
+from deep_emotion_jax.constants import ACCELERATORS
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):

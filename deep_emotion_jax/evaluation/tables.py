@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from tabulate import tabulate
 
+from deep_emotion_jax.constants import VIEWS
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.evaluation.metrics import Metrics
 
@@ -205,9 +206,6 @@ def read_record(path: Path) -> dict[str, Any]:
     }
 
 
-_VIEWS = {"shifts": "five shifts", "ten": "ten crops"}
-
-
 class _Row(NamedTuple):
     """One result; `cells` fill the columns "ours %" to "command"."""
 
@@ -272,7 +270,7 @@ def _row(record: Mapping[str, Any], digits: int) -> _Row:
     marks = ", ".join(
         ([] if part == "test" else [part])
         + (["mirrored"] if record.get("mirrored") else [])
-        + ([_VIEWS[record["tta"]]] if record.get("tta") else [])
+        + ([VIEWS[record["tta"]]] if record.get("tta") else [])
         + ([] if lowest is None else [f"lowest {100 * lowest:.{digits}f}"])
     )
     without = (record.get("without_copies") or {}).get(part)

@@ -4,19 +4,21 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from deep_emotion_jax.constants import VIEWS
 from deep_emotion_jax.nn.logits import predict_mean
 from deep_emotion_jax.nn.model import DeepEmotion
 
 SHIFTS = ((0, 0), (3, 3), (3, -3), (-3, 3), (-3, -3))
 """Shifts down and to the right, in pixels of 48; the edge is repeated."""
 
-VIEWS = {"none": 1, "mirror": 2, "shifts": 5, "ten": 10}
-"""Choices of views and their numbers: the face alone, with its mirror image, shifted by each of
-`SHIFTS`, and all of these with their mirror images."""
-
 
 def views(images: np.ndarray, choice: str) -> Iterator[np.ndarray]:
     """Yields the views of images [N, H, W, C], each of this shape.
+
+    Args:
+      images: the faces.
+      choice: one of `VIEWS`: "none" yields the images, "mirror" also their mirror images, "shifts"
+        the images shifted by each of `SHIFTS`, "ten" these and their mirror images.
 
     Raises:
       ValueError: for an unknown choice.

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import jax
 
+from deep_emotion_jax.constants import ACCELERATORS
 from deep_emotion_jax.errors import UserError
-
-ACCELERATORS = ("auto", "cpu", "gpu", "tpu")
 
 
 def choose_devices(accelerator: str = "auto", num_devices: int = 0) -> list[jax.Device]:

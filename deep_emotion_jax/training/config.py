@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
+from deep_emotion_jax.constants import ACCELERATORS
 from deep_emotion_jax.data.folds import PROTOCOLS
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.nn.layers import INITIALIZERS, LOCALIZATION
 from deep_emotion_jax.nn.model import ATTENTION, DTYPES, TRUNKS, DeepEmotion
-from deep_emotion_jax.runtime.devices import ACCELERATORS
 
 Settings = TypeVar("Settings")
 STREAMING = ("auto", "always", "never")
