@@ -14,6 +14,8 @@ Needs the extra `export` (onnx, onnxruntime, flatbuffers).
 
 import functools
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -110,11 +112,9 @@ def to_stablehlo(trained: Trained) -> bytes:
 
     (batch,) = jax.export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, IMAGE_SIZE, IMAGE_SIZE, 1), jnp.float32)
-    try:
+    with _needs_extra():
         data = jax.export.export(jax.jit(program), platforms=PLATFORMS)(images).serialize()
         read = jax.export.deserialize(data)
-    except ImportError as error:
-        raise _no_extra(error) from error
     _check(trained, "StableHLO program", _quick_jit(read.call))
     return bytes(data)
 
@@ -129,20 +129,9 @@ def to_onnx(trained: Trained, *, bits: int = 32) -> bytes:
     Raises:
       UserError: without the extra, or if ONNX Runtime's logits differ from the network's.
     """
-    try:
-        import onnx
-        import onnxruntime
-
+    with _needs_extra():
         from deep_emotion_jax.export.onnx_graph import onnx_graph
-    except ImportError as error:
-        raise _no_extra(error) from error
-    graph = onnx_graph(trained.model, bits=bits)
-    graph.producer_name = "deep_emotion_jax"
-    text = {name: _text(value) for name, value in description(trained).items()}
-    onnx.helper.set_model_props(graph, text)
-    onnx.checker.check_model(graph, full_check=True)
-    data = graph.SerializeToString()
-    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    data, session = _serialized(onnx_graph(trained.model, bits=bits), description(trained))
     tolerance = TOLERANCE if bits == 32 else SMALL_TOLERANCE
     _check(trained, "ONNX graph", lambda images: session.run(None, {"images": images}), tolerance)
     return data
@@ -157,18 +146,9 @@ def detector_to_onnx(*, bits: int = 32) -> bytes:
     Raises:
       UserError: without the extra, or if ONNX Runtime's scores differ from the detector's.
     """
-    try:
-        import onnx
-        import onnxruntime
-
+    with _needs_extra():
         from deep_emotion_jax.export.onnx_detector import detector_graph
-    except ImportError as error:
-        raise _no_extra(error) from error
-    graph = detector_graph(yunet.weights(), bits=bits)
-    graph.producer_name = "deep_emotion_jax"
-    onnx.checker.check_model(graph, full_check=True)
-    data = graph.SerializeToString()
-    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    data, session = _serialized(detector_graph(yunet.weights(), bits=bits), {})
     picture = np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3), np.uint8)
     expected = np.asarray(_quick_jit(functools.partial(yunet.detect, yunet.weights()))(picture)[0])
     (found,) = session.run(None, {"picture": picture})
@@ -181,8 +161,17 @@ def detector_to_onnx(*, bits: int = 32) -> bytes:
     return data
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def _serialized(graph: Any, metadata: dict[str, Any]) -> tuple[bytes, Any]:
+    """Check an ONNX graph; return the file's content and an ONNX Runtime session of it."""
+    with _needs_extra():
+        import onnx
+        import onnxruntime
+    graph.producer_name = "deep_emotion_jax"
+    text = {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()}
+    onnx.helper.set_model_props(graph, text)
+    onnx.checker.check_model(graph, full_check=True)
+    data = graph.SerializeToString()
+    return data, onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
 
 
 def _check(trained: Trained, what: str, program: Any, tolerance: float = TOLERANCE) -> None:
@@ -210,7 +199,11 @@ def _quick_jit(function: Any) -> Any:
     return jax.jit(lambda images: function(images), compiler_options=options)
 
 
-def _no_extra(error: ImportError) -> UserError:
-    return UserError(
-        f'the export needs its extra ({error}): pip install ".[export]" in the project\'s folder'
-    )
+@contextmanager
+def _needs_extra() -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise UserError(
+            f'export needs its extra ({error}): pip install ".[export]" in the project\'s folder'
+        ) from error

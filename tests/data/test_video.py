@@ -194,15 +194,19 @@ def test_absurd_sizes_are_refused_before_they_are_decoded(tmp_path, monkeypatch)
     assert "scale" in error
 
 
-def test_absurd_rates(tmp_path):
-    path = tmp_path / "a.avi"
+def three_frames(path, rate, **metadata):
     with av.open(str(path), "w") as out:
-        stream = out.add_stream("mjpeg", rate=1_000_000)
+        out.metadata.update(metadata)
+        stream = out.add_stream("mjpeg", rate=rate)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
         for _, pixels in films.plain(range(3)):
             out.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         out.mux(stream.encode())
-    frames, error = read(path)
+    return path
+
+
+def test_absurd_rates(tmp_path):
+    frames, error = read(three_frames(tmp_path / "a.avi", rate=1_000_000))
     assert not error
     times = [frame.seconds for frame in frames]
     assert len(times) == 3
@@ -233,14 +237,7 @@ def test_odd_names(tmp_path, monkeypatch, name):
 
 
 def test_metadata_that_is_not_utf8_is_ignored(tmp_path):
-    with av.open(str(tmp_path / "a.mkv"), "w") as out:
-        out.metadata["title"] = "Zürich"
-        stream = out.add_stream("mjpeg", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
-        for _, pixels in films.plain(range(3)):
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        out.mux(stream.encode())
-    content = (tmp_path / "a.mkv").read_bytes()
+    content = three_frames(tmp_path / "a.mkv", rate=10, title="Zürich").read_bytes()
     assert "Zürich".encode() in content
     (tmp_path / "a.mkv").write_bytes(content.replace("ü".encode(), b"\xfcx"))
     frames, error = read(tmp_path / "a.mkv")
