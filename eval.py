@@ -10,31 +10,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from configs import command_line
 from deep_emotion_jax.cli import evaluation as cli
 from deep_emotion_jax.cli.options import HelpFormatter
 from deep_emotion_jax.constants import VIEWS
-from deep_emotion_jax.errors import UserError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from ml_collections import ConfigDict
-
-    from deep_emotion_jax.data.split import Split
-    from deep_emotion_jax.evaluation.runs import Scored
+    from deep_emotion_jax.cli.selection import Selection
 
 # The commands import JAX and everything that needs it, so that --help is fast.
-
-
-class Selection(NamedTuple):
-    """The networks to score, the title of the results, their folder, and metadata for a record."""
-
-    networks: "list[Scored]"
-    title: str
-    folder: Path
-    about: dict[str, Any]
 
 
 def cross_validate(options: argparse.Namespace, overrides: Sequence[str]) -> None:
@@ -229,68 +215,12 @@ def _train(
     run(config, load_dataset(config), workdir, chosen)
 
 
-def _select(options: argparse.Namespace) -> Selection:
-    """Load the networks of the options and the images they are scored on."""
+def _select(options: argparse.Namespace) -> "Selection":
     from datasets.load import load_dataset
-    from deep_emotion_jax.data.folds import join
-    from deep_emotion_jax.evaluation import runs, scores
-    from deep_emotion_jax.pretrained import load_pretrained
-    from deep_emotion_jax.runtime.devices import choose_devices, describe
+    from deep_emotion_jax.cli.selection import select
 
-    print(describe(choose_devices(options.device)))
     config, _ = command_line.read_config(None)
-    finished = runs.read_run(options.workdir) if options.workdir else None
-    if finished:
-        for key, value in {**finished.config, **finished.paths}.items():
-            if key in config and not isinstance(value, dict):  # not model, recipe, augmentation
-                config[key] = value
-    else:
-        config.dataset, config.protocol = options.dataset, "official"
-    for name in ("data_dir", "manual_dir", "detector"):
-        if given := getattr(options, name):
-            config[name] = str(given)
-    config.streaming = "never"  # a whole split is scored at once
-    official = finished is None or finished.config["protocol"] == "official"
-    wanted = [options.split] if official and options.split != "all" else None
-    dataset = load_dataset(config, wanted)
-    splits, class_names = dataset.splits, dataset.class_names
-    if finished:
-        networks = finished.networks
-        faces = runs.faces_of_run(finished, dataset, options.split)
-    else:
-        name = options.model
-        name = Path(name).stem if name.endswith(".safetensors") else name
-        networks = {name: load_pretrained(options.model)}
-        faces = {name: join(splits)}
-    copies = None
-    if wanted and options.split != "train":
-        copies = _copies_of_training(config, splits[options.split])
-    scored = []
-    for name, trained in networks.items():
-        own, names = faces[name], class_names
-        if mapping := getattr(options, "classes", None):
-            own, names = runs.rename_classes(own, class_names, mapping)
-        own = runs.in_order_of(trained.classes, own, names)
-        scored.append(runs.Scored(name, trained, own, None if mapping else copies))
-    title = str(options.workdir or f"{options.model} on {config.dataset}")
-    folder = options.workdir or Path()
-    name = folder.resolve().name if options.workdir else scored[0].name
-    about = scores.about(name, config, scored[0].trained.model, options.device)
-    return Selection(scored, title, folder, about)
-
-
-def _copies_of_training(config: "ConfigDict", faces: "Split") -> "np.ndarray | None":
-    """Mark faces that are also in the training split: bool [N], or None if unknown."""
-    from datasets.load import load_dataset
-    from deep_emotion_jax.evaluation import runs
-
-    if faces.copies is None:
-        return None
-    try:
-        train = load_dataset(config, ["train"]).splits["train"]
-    except UserError:  # the data have only this split
-        return None
-    return runs.copies_of_training(faces, train)
+    return select(options, config, load_dataset)
 
 
 def _add_settings(command: argparse.ArgumentParser, suffix: str, *, required: bool) -> None:

@@ -14,7 +14,6 @@ from deep_emotion_jax.evaluation.runs import Scored
 from deep_emotion_jax.evaluation.subgroups import by_subject
 from deep_emotion_jax.files import write_json
 from deep_emotion_jax.nn.model import DeepEmotion, count_parameters
-from deep_emotion_jax.runtime import devices
 from deep_emotion_jax.runtime.provenance import commit
 
 SUBJECTS_SHOWN = 12
@@ -109,9 +108,7 @@ def record(results: Sequence[Result], part: str, about: dict[str, Any]) -> dict[
     }
 
 
-def about(
-    name: str, config: Mapping[str, Any], model: DeepEmotion, accelerator: str
-) -> dict[str, Any]:
+def about(name: str, config: Mapping[str, Any], model: DeepEmotion, device: str) -> dict[str, Any]:
     """Return the metadata of a record: network, dataset, command, commit, device and time."""
     return {
         "name": name,
@@ -119,7 +116,7 @@ def about(
         "parameters": count_parameters(model),
         "command": " ".join(sys.argv),
         "commit": commit(),
-        "device": devices.describe(devices.choose_devices(accelerator)),
+        "device": device,
         "finished": datetime.now(UTC).isoformat(timespec="minutes"),
     }
 
