@@ -69,12 +69,12 @@ def table(options: argparse.Namespace) -> None:
     Example:
       python eval.py table --runs runs
     """
-    from deep_emotion_jax.evaluation import readme, tables
+    from deep_emotion_jax.evaluation import comparison, readme
 
     if options.readme:
         readme.update(Path(__file__).parent, options.json)
     else:
-        print(tables.results_table(options.runs, options.json, with_missing=options.all))
+        print(comparison.results_table(options.runs, options.json, with_missing=options.all))
 
 
 def evaluate(options: argparse.Namespace) -> None:

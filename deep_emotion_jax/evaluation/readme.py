@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from deep_emotion_jax.errors import UserError
-from deep_emotion_jax.evaluation.tables import read_record, records_table
+from deep_emotion_jax.evaluation.comparison import read_record, records_table
 from deep_emotion_jax.files import write_json, write_text
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"

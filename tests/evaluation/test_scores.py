@@ -8,7 +8,7 @@ import pytest
 from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.evaluation import runs, scores
-from deep_emotion_jax.evaluation.tables import records_table
+from deep_emotion_jax.evaluation.comparison import records_table
 
 
 def faces(labels, keys, copies=None, subjects=None):
