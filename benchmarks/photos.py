@@ -18,10 +18,11 @@ import numpy as np
 from PIL import Image
 from tabulate import tabulate
 
+from deep_emotion_jax.constants import DEFAULT_MODEL
 from deep_emotion_jax.data.crop import Box
 from deep_emotion_jax.data.pictures import read_picture
 from deep_emotion_jax.evaluation.metrics import evaluate
-from deep_emotion_jax.inference.predictor import DEFAULT_MODEL, Face, Predictor
+from deep_emotion_jax.inference.predictor import Face, Predictor
 
 SMALL = 30
 SIZES, ROLLS, LIGHTS = (0, 50, 100, 200, 400), (0, 5, 10, 20), (0, 60, 90, 120, 150)

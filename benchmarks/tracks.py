@@ -14,8 +14,9 @@ import numpy as np
 from PIL import Image
 from tabulate import tabulate
 
+from deep_emotion_jax.constants import DEFAULT_MODEL
 from deep_emotion_jax.data.video import Every, Video
-from deep_emotion_jax.inference.predictor import DEFAULT_MODEL, Prediction, Predictor
+from deep_emotion_jax.inference.predictor import Prediction, Predictor
 from deep_emotion_jax.inference.video import Film, follow
 from tests import films
 

@@ -19,3 +19,6 @@ VIEWS = {
     "ten": "ten crops",
 }
 """Choices of test-time views (`evaluation.views`), and their names in reports."""
+
+DEFAULT_MODEL = "deep_emotion_wide.fer2013"
+"""The network of the package that predictions use by default."""

@@ -54,8 +54,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.token == "":
         raise UserError("--token is empty; give the password, or leave --token out")
     with tempfile.TemporaryDirectory(prefix="deep-emotion-demo-") as folder:
+        from deep_emotion_jax.constants import DEFAULT_MODEL
         from deep_emotion_jax.data.detectors import FaceDetector
-        from deep_emotion_jax.inference.predictor import DEFAULT_MODEL, Predictor
+        from deep_emotion_jax.inference.predictor import Predictor
         from deep_emotion_jax.pretrained import pretrained_names
         from deep_emotion_jax.runtime.devices import choose_devices, use_compilation_cache
 

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
-from deep_emotion_jax.cli.options import HelpFormatter, add_device, network, path
+from deep_emotion_jax.cli.options import HelpFormatter, add_device, add_model, path
 from deep_emotion_jax.constants import VIEWS
 
 SPLITS = ("train", "validation", "test", "all")
@@ -32,9 +32,7 @@ def add_network(command: argparse.ArgumentParser) -> None:
     """Add the run or the network to score."""
     which = command.add_mutually_exclusive_group(required=True)
     which.add_argument("--workdir", type=path, metavar="FOLDER", help="folder of a finished run")
-    which.add_argument(
-        "--model", type=network, metavar="NAME_OR_PATH", help="a shipped network or a .safetensors"
-    )
+    add_model(which, default=None)
     _add_dataset(command)
 
 
@@ -117,13 +115,7 @@ def _class_map(text: str) -> dict[str, str | None]:
 
 def add_calibrate(command: argparse.ArgumentParser) -> None:
     """Add the options of `calibrate`."""
-    command.add_argument(
-        "--model",
-        type=network,
-        metavar="NAME_OR_PATH",
-        required=True,
-        help="a shipped network or a .safetensors",
-    )
+    add_model(command, default=None, required=True)
     _add_dataset(command)
     add_data(command)
     command.set_defaults(split="validation")

@@ -18,19 +18,13 @@ import argparse
 import json
 from pathlib import Path
 
-from deep_emotion_jax.cli.options import network, path
+from deep_emotion_jax.cli.options import add_model, path
 from deep_emotion_jax.errors import UserError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument(
-        "--model",
-        type=network,
-        default="deep_emotion_wide.fer2013",
-        metavar="NAME_OR_PATH",
-        help="a network of the package or a .safetensors file (default: %(default)s)",
-    )
+    add_model(parser)
     parser.add_argument(
         "--onnx", type=path, metavar="FILE", help="write an ONNX file (default: no)"
     )

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from deep_emotion_jax.constants import ACCELERATORS
+from deep_emotion_jax.constants import ACCELERATORS, DEFAULT_MODEL
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -28,6 +28,24 @@ def path(text: str) -> Path:
 def network(text: str) -> str:
     """Convert the name of a network of the package, or a path, whose "~" is expanded."""
     return str(path(text)) if text.startswith("~") else text
+
+
+def add_model(
+    parser: argparse._ActionsContainer,
+    *,
+    default: str | None = DEFAULT_MODEL,
+    required: bool = False,
+) -> None:
+    """Add --model, which `pretrained.load_pretrained` takes."""
+    parser.add_argument(
+        "--model",
+        type=network,
+        default=default,
+        required=required,
+        metavar="NAME_OR_PATH",
+        help="a network of the package or a .safetensors file"
+        + (" (default: %(default)s)" if default else ""),
+    )
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

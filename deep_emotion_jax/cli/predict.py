@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deep_emotion_jax.cli import rows
-from deep_emotion_jax.cli.options import add_device, network, path
+from deep_emotion_jax.cli.options import add_device, add_model, path
 from deep_emotion_jax.constants import SMOOTH_SECONDS
 from deep_emotion_jax.errors import UserError
 
@@ -35,13 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("paths", nargs="*", metavar="PATH", help="pictures, videos, folders")
     parser.add_argument("--webcam", action="store_true", help="use the webcam until Ctrl-C")
-    parser.add_argument(
-        "--model",
-        type=network,
-        default="deep_emotion_wide.fer2013",
-        metavar="NAME_OR_PATH",
-        help="a network of the package or a .safetensors file (default: %(default)s)",
-    )
+    add_model(parser)
     parser.add_argument(
         "--detector",
         choices=("builtin", "yunet", "none"),

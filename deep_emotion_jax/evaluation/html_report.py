@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.special
+from flax.traverse_util import flatten_dict
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
@@ -63,7 +64,7 @@ def write_page(
         summary=summary,
         part=part,
         classes=classes,
-        settings=_leaves(summary["config"]),
+        settings=flatten_dict(summary["config"], sep="."),
         confusion=_confusion(matrix),
         class_scores=list(zip(classes, class_scores(matrix), strict=True)),
         subjects=by_subject(shown.faces, correct),
@@ -128,13 +129,3 @@ def _face_uri(image: np.ndarray) -> str:
 
 def _data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode()
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            found |= _leaves(value, f"{prefix}{name}.")
-        else:
-            found[f"{prefix}{name}"] = value
-    return found

@@ -20,6 +20,7 @@ from flax import nnx
 from PIL import Image
 
 from deep_emotion_jax.attribution import blurred, occlusion_maps
+from deep_emotion_jax.constants import DEFAULT_MODEL
 from deep_emotion_jax.data.crop import Box, crop
 from deep_emotion_jax.data.detectors import Detector, FaceDetector, FoundFace
 from deep_emotion_jax.data.pictures import Picture, as_pixels, read_picture
@@ -28,7 +29,6 @@ from deep_emotion_jax.inference.quality import notes
 from deep_emotion_jax.nn.weights import Trained
 from deep_emotion_jax.pretrained import load_pretrained
 
-DEFAULT_MODEL = "deep_emotion_wide.fer2013"
 # Smaller batches are padded to this size, so that the network is compiled once. On a CPU, larger
 # batches do not reduce the time per face.
 BATCH = 4
