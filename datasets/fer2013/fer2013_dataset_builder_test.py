@@ -140,7 +140,7 @@ def write_gz(path, write):
 
 
 def write_odd_csv(path):
-    """A CSV as of spreadsheets: BOM, CRLF, quotes, other columns, other case, another order."""
+    """A spreadsheet's CSV: BOM, CRLF, quotes, other columns, other case, another order."""
     lines = ['usage,"PIXELS",id, Emotion']
     for i, row in enumerate(csv_rows()):
         lines.append(f'{row["Usage"].lower()},"{row["pixels"]}",{i},{row["emotion"]}')
@@ -630,7 +630,7 @@ def test_copies_are_marked(tmp_path, raw, monkeypatch, name):
         else:
             assert key not in {keys[other] for other in group if found[keys[other]]}
     assert sum(copy != "" for copy in found.values()) == 5
-    assert found[keys[8]] in (keys[0], keys[2])  # Training comes first, whatever the file order
+    assert found[keys[8]] in (keys[0], keys[2])  # the training split comes first, in any file order
     assert found[keys[10]] == keys[7]
 
 

@@ -1,4 +1,4 @@
-"""That the labels are true, the evidence is where the masks say, and pixels alone do not tell."""
+"""Generated faces: exact labels, evidence masks, and no shortcut for a linear classifier."""
 
 import dataclasses
 import itertools

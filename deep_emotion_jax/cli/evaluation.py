@@ -62,7 +62,7 @@ def add_data(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--detector",
         choices=("none", "builtin"),
-        help="for --dataset folder: score the square in the middle of each picture (none), or its "
+        help="for --dataset folder: score the central square of each picture (none), or its "
         "largest face (default: that of the run, else none)",
     )
     add_device(command)

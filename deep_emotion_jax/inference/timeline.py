@@ -62,7 +62,7 @@ def draw(lanes: list[Lane], seconds: float, classes: tuple[str, ...]) -> Image.I
 
 
 def as_png(lanes: list[Lane], seconds: float, classes: tuple[str, ...]) -> bytes:
-    """Return the timeline of `draw` as the content of a PNG file."""
+    """Return the timeline that `draw` draws as the content of a PNG file."""
     file = io.BytesIO()
     draw(lanes, seconds, classes).save(file, "png")
     return file.getvalue()

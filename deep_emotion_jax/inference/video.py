@@ -119,7 +119,7 @@ class Film:
 
     Args:
       path: the file to write; folders are created as needed.
-      source: the video that is read.
+      source: path of the video.
 
     Raises:
       UserError: if `path` is the source, or cannot be written.
@@ -133,7 +133,7 @@ class Film:
         self._container: Any = None
         self._ticks = -1
         if path.exists() and os.path.exists(source) and os.path.samefile(path, source):
-            raise UserError(f"{path} is the video that is read; give another folder to --save")
+            raise UserError(f"{path} is the input video; give another folder to --save")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(".mp4", f".{path.name}.", path.parent)

@@ -162,8 +162,8 @@ class Experiment:
       dataset_config: one of the dataset builder's configs; empty for its first.
       manual_dir: the raw data: a folder, or the downloaded file itself.
       data_dir: folder of the prepared data.
-      detector: for dataset "folder": "none" trains on the square in the middle of each picture,
-        "builtin" on its largest face, found and cut as `predict` does.
+      detector: for dataset "folder": "none" trains on the central square of each picture, "builtin"
+        on its largest face, detected and cropped as in `predict`.
       protocol: "official", "paper" or "subjects", see `data.folds`.
       labels: "majority" trains on one label per image, "votes" on the distribution of the votes,
         if the dataset has them (Barsoum et al. 2016).

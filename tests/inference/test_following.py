@@ -255,7 +255,7 @@ def test_a_full_disk_leaves_no_partial_film(fake, tmp_path, small_disk, capsys):
 
 
 def test_the_film_does_not_replace_its_source(film):
-    with pytest.raises(UserError, match="is the video that is read"):
+    with pytest.raises(UserError, match="is the input video"):
         video.Film(film, str(film))
 
 

@@ -133,7 +133,7 @@ def test_a_partly_covered_face_keeps_its_number():
 
 
 def test_a_crowd_with_noise_and_missed_detections():
-    """12 persons on random walks, with 5 % missed detections and noise as of YuNet's boxes."""
+    """12 persons on random walks, with 5 % missed detections and the noise of YuNet's boxes."""
     rng = np.random.default_rng(0)
     people = 12
     place = np.stack(np.meshgrid([100.0, 300, 500, 700], [100.0, 300, 500]), -1).reshape(-1, 2)
