@@ -96,7 +96,7 @@ def prepared(tmp_path_factory):
 @pytest.fixture(scope="session")
 def finished(prepared, tmp_path_factory):
     """The folder and the output of a short training."""
-    workdir = tmp_path_factory.mktemp("finished")
+    workdir = tmp_path_factory.mktemp("finished") / "run"  # no other run is beside it
     done = run(*train_arguments(prepared, workdir))
     assert done.returncode == 0, done.stderr
     return workdir, done.stdout

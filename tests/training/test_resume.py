@@ -45,11 +45,14 @@ def test_resuming_after_a_closed_output_with_another_number_of_devices(tmp_path,
     cut.mkdir()
     reading, writing = os.pipe()
     os.close(reading)  # as `| head` does
+    output = os.fdopen(writing, "w")
     with (
-        contextlib.redirect_stdout(os.fdopen(writing, "w")),
+        contextlib.redirect_stdout(output),
         pytest.raises(Stopped, match="stopped by a closed output; epoch 1 is saved"),
     ):
         train(cut, devices=1)
+    with contextlib.suppress(BrokenPipeError):
+        output.close()
     assert [path.name for path in (cut / "checkpoints").iterdir()] == ["1"]
     shutil.copytree(cut, whole)
     expected, expected_records = train(whole, devices=1)
