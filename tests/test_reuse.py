@@ -4,9 +4,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from commands import run_examples
+import skimage.data
+from commands import ROOT, run_examples
+from PIL import Image
 
 from deep_emotion_jax import load_pretrained
+
+
+def test_readme_prints_what_it_says(capsys, monkeypatch, tmp_path):
+    Image.fromarray(skimage.data.astronaut()).save(tmp_path / "photo.jpg", "PNG")
+    monkeypatch.chdir(tmp_path)
+    run_examples("README.md", 1)
+    assert f"\n```\n{capsys.readouterr().out}```\n" in (ROOT / "README.md").read_text()
 
 
 def test_the_examples_run():
