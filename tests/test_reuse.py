@@ -1,4 +1,4 @@
-"""The examples of docs/reuse.md run."""
+"""The Python blocks of README.md and docs/reuse.md run."""
 
 import jax
 import jax.numpy as jnp
