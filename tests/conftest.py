@@ -105,9 +105,9 @@ def finished(prepared, tmp_path_factory):
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 3 MB, and a function that frees space on it."""
-    from tests.faults import harness
+    from tests.faults import disks
 
-    with harness.small_disk(tmp_path / "small", 3 << 10) as make_room:
+    with disks.small_disk(tmp_path / "small", 3 << 10) as make_room:
         if make_room is None:
             pytest.skip("only root may mount a small tmpfs")
         yield tmp_path / "small", make_room

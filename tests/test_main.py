@@ -8,7 +8,7 @@ from commands import fails, run, train_arguments
 from PIL import Image
 
 from deep_emotion_jax.nn.weights import load_model
-from tests.faults import harness
+from tests.faults import trainings
 
 CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
@@ -43,7 +43,7 @@ def test_a_run_writes_its_results_to_the_printed_folder(finished):
 def test_two_runs_of_one_config_are_bitwise_identical(prepared, finished, tmp_path):
     again = run(*train_arguments(prepared, tmp_path))
     assert again.returncode == 0, again.stderr
-    harness.assert_same(tmp_path, finished[0])
+    trainings.assert_same(tmp_path, finished[0])
 
 
 def test_another_config_in_the_same_workdir_is_refused(prepared, finished):

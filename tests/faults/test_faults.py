@@ -10,24 +10,37 @@ import time
 from commands import ROOT, fails, run, train_arguments
 
 from deep_emotion_jax.runtime import signals
-from tests.faults import harness
+from tests.faults import data_faults, harness, trainings
+from tests.faults.trainings import (
+    KILL_IN_EPOCH,
+    KILL_IN_WRITE,
+    TERMINATE,
+    Fault,
+    assert_same,
+    saved,
+    training,
+)
 
 
 def test_training_with_faults_ends_with_the_same_bits(prepared, tmp_path):
     epochs = 8
-    log = tmp_path / "straight.log"
-    straight = harness.start(harness.training(prepared, tmp_path / "straight", epochs), log)
-    straight.join()
-    assert straight.exitcode == 0, log.read_text()
+    trainings.run(training(prepared, tmp_path / "straight", epochs), tmp_path / "straight.log")
     faults = [
-        *(harness.KILL_IN_EPOCH, harness.flip, harness.half_line),
-        *(harness.KILL_IN_WRITE, harness.truncate, harness.TERMINATE),
+        *(KILL_IN_EPOCH, harness.flip, harness.half_line),
+        *(KILL_IN_WRITE, harness.truncate, TERMINATE),
     ]
     happened = harness.train_with_faults(
         prepared, tmp_path / "cut", epochs, faults, random.Random(1)
     )
-    assert {fault.name for fault in faults if isinstance(fault, harness.Fault)} <= set(happened)
-    harness.assert_same(tmp_path / "cut", tmp_path / "straight")
+    assert {fault.name for fault in faults if isinstance(fault, Fault)} <= set(happened)
+    assert_same(tmp_path / "cut", tmp_path / "straight")
+    # The same with streamed images, which are saved within epochs, under harder conditions.
+    faults = [KILL_IN_WRITE, KILL_IN_EPOCH, harness.truncate, TERMINATE]
+    happened = harness.train_with_faults(
+        prepared, tmp_path / "streamed", epochs, faults, random.Random(1), harness.STREAMED
+    )
+    assert len(happened) == 4
+    assert_same(tmp_path / "streamed", tmp_path / "straight")
 
 
 def test_sigterm_saves_and_a_concurrent_run_is_refused(prepared, tmp_path):
@@ -40,7 +53,7 @@ def test_sigterm_saves_and_a_concurrent_run_is_refused(prepared, tmp_path):
         stderr=subprocess.STDOUT,
         text=True,
     )
-    while not harness.saved(workdir):
+    while not saved(workdir):
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.01)
     fails(*arguments, words=("another run is using", f"process {process.pid}"))
@@ -50,7 +63,7 @@ def test_sigterm_saves_and_a_concurrent_run_is_refused(prepared, tmp_path):
     assert "Traceback" not in output, output
     last = len((workdir / "metrics.jsonl").read_text().splitlines())
     assert f"stopped by SIGTERM; epoch {last} is saved" in output
-    assert harness.saved(workdir)[-1] == last
+    assert saved(workdir)[-1] == last
     fails(*arguments, "--config.seed=1", words=("config.seed: 0 there, 1 here", "accept-changes"))
 
 
@@ -73,7 +86,9 @@ def test_a_stop_request_does_not_wait_for_a_long_epoch(monkeypatch):
 
 
 def test_a_killed_preparation_is_repeated_by_two_processes(prepared, tmp_path):
-    harness.prepare_killed(tmp_path, prepared, random.Random(0))
+    data_faults.prepare_killed(tmp_path, prepared, random.Random(0))
+    for seed in range(3):
+        data_faults.arrays_killed(tmp_path, random.Random(seed))
 
 
 def test_a_full_disk_is_one_message_and_training_resumes(prepared, finished, small_disk):
@@ -85,7 +100,7 @@ def test_a_full_disk_is_one_message_and_training_resumes(prepared, finished, sma
     make_room()
     again = run(*train_arguments(prepared, workdir))
     assert again.returncode == 0, again.stderr
-    harness.assert_same(workdir, finished[0])
+    assert_same(workdir, finished[0])
     about = json.loads((workdir / "summary.json").read_text())
     assert about["fingerprint"]
     assert about["versions"]["jax"]

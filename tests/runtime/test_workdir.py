@@ -1,6 +1,11 @@
 """The lock of a workdir, and the checks before a run is resumed in it."""
 
+import errno
+import fcntl
 import json
+import os
+import socket
+import subprocess
 
 import pytest
 
@@ -25,6 +30,31 @@ def test_a_second_run_is_refused_until_the_first_ends(tmp_path):
     ):
         second.__enter__()
     with claim_workdir(tmp_path, ABOUT):
+        pass
+
+
+def test_the_host_of_the_other_run_is_named(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "gethostname", lambda: "node-7")
+        first = claim_workdir(tmp_path, ABOUT)
+        first.__enter__()
+    with pytest.raises(UserError, match=rf"\(process {os.getpid()} on node-7\)"):
+        claim_workdir(tmp_path, ABOUT).__enter__()
+    first.__exit__(None, None, None)
+    # Without locks both run: a warning is all that can be done.
+    monkeypatch.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOLCK, "")))
+    with claim_workdir(tmp_path, ABOUT), claim_workdir(tmp_path, ABOUT):
+        assert (tmp_path / "lock").read_text().endswith(f" on {socket.gethostname()}\n")
+
+
+def test_a_read_only_folder_is_one_message(small_disk):
+    disk, make_room = small_disk
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    for workdir in (disk, disk / "new"):
+        with pytest.raises(UserError, match=r"cannot write to the workdir .*Read-only"):
+            claim_workdir(workdir, ABOUT).__enter__()
+    make_room()
+    with claim_workdir(disk / "new", ABOUT):
         pass
 
 
