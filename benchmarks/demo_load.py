@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import collections
 import json
+import os
 import signal
 import socket
 import statistics
@@ -20,6 +21,7 @@ import time
 from pathlib import Path
 
 import httpx
+import numpy as np
 import skimage
 
 MODEL = "deep_emotion.fer2013"
@@ -78,14 +80,12 @@ async def load(url: str, pid: int, clients: int, seconds: float) -> None:
         watcher.cancel()
     print(f"{clients} clients, {seconds:.0f} s: {len(waits)} answers, {errors.total()} errors")
     if waits:
-        print(
-            f"seconds to an answer: median {statistics.median(waits):.1f}, longest {max(waits):.1f}"
-        )
-    half = len(memory) // 2
-    print(
-        f"server's memory: {before:.0f} MB before, at most {max(memory[:half]):.0f} MB in the "
-        f"first half and {max(memory[half:]):.0f} MB in the second"
-    )
+        median, late = statistics.median(waits), np.percentile(waits, 95)
+        print(f"seconds per answer: median {median:.1f}, p95 {late:.1f}, maximum {max(waits):.1f}")
+    parts = [max(part) for part in np.array_split(memory, min(10, len(memory)))]
+    print(f"server memory in MB: {before:.0f} before, then at most in each tenth of the time:")
+    print(" ".join(f"{most:.0f}" for most in parts))
+    print("load average of the machine:", *(f"{value:.1f}" for value in os.getloadavg()))
     for error, count in errors.most_common():
         print(f"{count} x {error}")
 

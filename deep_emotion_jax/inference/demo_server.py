@@ -4,6 +4,7 @@ Pictures stay on the machine that serves the page: Gradio's telemetry, run histo
 are off, the page uses no web fonts, and the content security policy blocks other hosts.
 """
 
+import asyncio
 import secrets
 import signal
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import gradio as gr
 from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
 
 from deep_emotion_jax.errors import UserError
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 UPLOAD_BYTES = 10 * 1024**2
+UPLOAD_SECONDS = 120  # a request that is slower is dropped
 # Gradio's page needs inline scripts and styles.
 POLICY = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; form-action 'self'; "
@@ -89,7 +92,7 @@ def _login(token: str | None) -> Callable[[str, str], bool] | None:
 
 
 class Guard:
-    """Middleware that refuses large requests unread and adds the content security policy."""
+    """Middleware that refuses large and slow requests and adds the content security policy."""
 
     def __init__(self, app: "ASGIApp"):
         self._app = app
@@ -110,10 +113,29 @@ class Guard:
             await PlainTextResponse(message, 413)(scope, receive, send)
             return
 
+        deadline, complete = asyncio.get_running_loop().time() + UPLOAD_SECONDS, False
+
+        async def timely() -> "Message":
+            nonlocal complete
+            if complete:  # then this waits until the visitor leaves
+                return await receive()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                return {"type": "http.disconnect"}
+            complete = not message.get("more_body", False)
+            return message
+
         async def confined(message: "Message") -> None:
             if message["type"] == "http.response.start":
                 policy = (b"content-security-policy", POLICY.encode())
                 message["headers"] = [*message["headers"], policy]
             await send(message)
 
-        await self._app(scope, receive, confined)
+        try:
+            await self._app(scope, timely, confined)
+        except ClientDisconnect:
+            if not complete:
+                text = f"the upload took more than {UPLOAD_SECONDS} s"
+                await PlainTextResponse(text, 408)(scope, receive, send)

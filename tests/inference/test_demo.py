@@ -246,6 +246,54 @@ def test_large_uploads_are_refused_unread(server):
     assert after == before
 
 
+def test_slow_clients_do_not_delay_others(server):
+    """Half of them never end their headers, half never end their upload."""
+    url, _ = server
+    address = (urlsplit(url).hostname, urlsplit(url).port)
+    upload = b"POST /gradio_api/upload HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n"
+    slow = [socket.create_connection(address) for _ in range(100)]
+    try:
+        for i, client in enumerate(slow):
+            client.sendall(upload if i % 2 else b"GET / HTTP/1.1\r\nHost: ")
+        astronaut = (Path(skimage.data_dir) / "astronaut.png").read_bytes()
+        for _ in range(2):
+            for client in slow:
+                client.sendall(b"a")
+            assert analyse(url, astronaut)[0] == "complete"
+    finally:
+        for client in slow:
+            client.close()
+
+
+def test_file_names_cannot_leave_the_folder_or_hold_markup(server):
+    url, folder = server
+    astronaut = (Path(skimage.data_dir) / "astronaut.png").read_bytes()
+    for name in (
+        *("../../evil.png", "/tmp/evil.png", "..\\..\\evil.png", "..%2f..%2fevil.png"),
+        *('<img src=x onerror="alert(1)">.png', "a\r\nSet-Cookie: b=c.png", "x" * 300 + ".png"),
+    ):
+        reply = httpx.post(f"{url}/gradio_api/upload", files={"files": (name, astronaut)})
+        (path,) = reply.raise_for_status().json()
+        assert folder.resolve() in Path(path).resolve().parents, name
+        assert not set('<>"\r\n\\') & set(Path(path).name), name
+        assert "set-cookie" not in reply.headers
+        event, answer = analyse(url, astronaut, name)
+        assert event == "complete"
+        assert "onerror" not in answer.replace(Path(path).name, "")
+
+
+def test_uploaded_pages_are_not_shown(server):
+    """A page or drawing of a visitor could run scripts: browsers only save it."""
+    url, _ = server
+    script = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
+    for name in ("a.html", "a.svg", "a.xhtml", "a.js"):
+        files = {"files": (name, script)}
+        (path,) = httpx.post(f"{url}/gradio_api/upload", files=files).json()
+        served = httpx.get(f"{url}/gradio_api/file={path}")
+        assert served.headers["content-disposition"].startswith("attachment"), name
+        assert analyse(url, script, name)[0] == "error"
+
+
 def test_other_files_of_the_server_are_not_served(server):
     url, _ = server
     for path in (ROOT / "pyproject.toml", "/etc/hostname"):
@@ -270,6 +318,23 @@ with demo.gr.Blocks() as page:
     pass
 demo_server.serve(page, "127.0.0.1", int(sys.argv[1]), "open sesame")
 """
+IMPATIENT = WITH_TOKEN.replace(', "open sesame"', "").replace(
+    "with", "demo_server.UPLOAD_SECONDS = 1\nwith"
+)
+
+
+def test_an_upload_that_takes_too_long_is_dropped():
+    with served("-c", IMPATIENT) as url:
+        with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port)) as client:
+            form = b"multipart/form-data; boundary=x"
+            client.sendall(
+                b"POST /gradio_api/upload HTTP/1.1\r\nHost: a\r\nContent-Length: 999\r\n"
+                b"Content-Type: " + form + b"\r\n\r\n--x"
+            )
+            client.settimeout(20)
+            assert client.recv(100).startswith(b"HTTP/1.1 408 ")
+        files = {"files": ("a.png", b"x")}
+        assert httpx.post(f"{url}/gradio_api/upload", files=files).status_code == 200
 
 
 def test_a_token_is_required_if_set(server, monkeypatch):
