@@ -29,6 +29,13 @@ sys.path.insert(0, str(Path(__file__).parent))  # for commands.py
 
 import pytest
 from commands import run, train_arguments
+from hypothesis import HealthCheck, settings
+
+# A busy machine is no failure of a test.
+settings.register_profile(
+    "busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("busy machine")
 
 # Deselected by `pytest -m "not slow"`: trainings, commands, browsers, and long compilations.
 SLOW_FILES = [
