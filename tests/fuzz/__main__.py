@@ -1,6 +1,7 @@
 """The long form of tests/test_fuzz.py: counts the outcomes of thousands of damaged files.
 
     python -m tests.fuzz --seconds 20            # for each target
+    python -m tests.fuzz --seconds 600 --cases 10000
     python -m tests.fuzz --only "zip archive" --seed 7
 
 Every case is a function of its target, its number and --seed. A defect is printed with these and
@@ -28,6 +29,7 @@ def main() -> int:
     """Runs the targets and prints one line each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=20, help="for each target; default: 20")
+    parser.add_argument("--cases", type=int, help="end a target after so many; default: no limit")
     parser.add_argument("--only", choices=TARGETS, action="append", help="this target")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -46,7 +48,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             end = time.monotonic() + options.seconds
             number = 0
-            while time.monotonic() < end:
+            while time.monotonic() < end and number != options.cases:
                 rng = random.Random(f"{options.seed}/{name}/{number}")
                 try:
                     outcome = check(damaged(name, Path(folder), rng), Path(folder))

@@ -33,7 +33,7 @@ from deep_emotion_jax.nn.weights import load_model
 from . import seeds, surfaces
 from .mutate import mutate
 
-SECONDS = 10  # limit for one case
+SECONDS, SECONDS_OF_WAITING = 10, 100  # limits for one case, of CPU time and of time
 LOCKS = ("jaffe.lock",)  # of the builder in use
 MEGABYTES = 600  # limit for the increase of the peak memory in one case
 
@@ -99,16 +99,24 @@ def _listing(folder: Path) -> set[tuple[Path, int]]:
 
 @contextmanager
 def _alarm():
-    def ring(*_):
-        raise _HangError(f"not done after {SECONDS} s")
+    """Ends cases that compute or wait too long."""
 
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    def ring(*_):
+        raise _HangError(f"not done after {SECONDS} s of work or {SECONDS_OF_WAITING} s")
+
+    timers = (
+        (signal.SIGPROF, signal.ITIMER_PROF, SECONDS),
+        (signal.SIGALRM, signal.ITIMER_REAL, SECONDS_OF_WAITING),
+    )
+    before = {number: signal.signal(number, ring) for number, _, _ in timers}
+    for _, timer, seconds in timers:
+        signal.setitimer(timer, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        for number, timer, _ in timers:
+            signal.setitimer(timer, 0)
+            signal.signal(number, before[number])
 
 
 def damaged(name: str, folder: Path, rng: random.Random) -> Callable[[], object]:
