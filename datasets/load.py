@@ -37,7 +37,10 @@ def load_dataset(config: ConfigDict, splits: Sequence[str] | None = None) -> Dat
     wanted = there if splits is None else [name for name in there if name in splits]
     for name in splits or ():
         if name not in there:
-            raise UserError(f"{config.dataset} has no split {name!r}; it has {there}")
+            known = ", ".join(there)
+            raise UserError(
+                f"{config.dataset} has no split {name!r}; choose another with --split: {known}"
+            )
     load = stored.load if _stays_in_files(config, builder, wanted) else arrays.load
     read = {name: load(builder, name) for name in wanted}
     names = builder.info.features["label"].names
