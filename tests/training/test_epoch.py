@@ -80,6 +80,8 @@ def test_one_step_is_adam_on_the_mean_gradient_with_the_l2_term():
     value, grads = jax.jit(jax.value_and_grad(loss))(start.params)
     np.testing.assert_allclose(sums["loss"][0], value, rtol=1e-5)
     assert sums["count"][0] == 24
+    predicted = np.asarray(model(images.astype(jnp.float32) / 255)).argmax(1)
+    assert sums["correct"][0] == (predicted == labels).sum()
     for new, old, g in zip(
         *(jax.tree.leaves(tree) for tree in (state.params, start.params, grads)), strict=True
     ):
@@ -105,6 +107,20 @@ def test_every_example_counts_once_when_batches_are_uneven():
     images, labels = data(21)
     _, sums = one_epoch(RECIPE, images=(images, labels))
     np.testing.assert_array_equal(np.sort(sums["count"]), [7, 7, 7])
+    # Two devices cannot share nine images equally.
+    _, sums = one_epoch(replace(RECIPE, batch_size=9), images=data(27), devices=2)
+    np.testing.assert_array_equal(sums["count"], [9, 9, 9])
+
+
+def test_augmentation_gets_images_from_0_to_1(monkeypatch):
+    """The network standardises its input, so another scale shows in augmentation only."""
+    images, labels = data()
+    _, expected = one_epoch(RECIPE, images=(images.at[images == 255].set(0), labels))
+    monkeypatch.setattr(
+        train_module, "augment", lambda key, images, _: jnp.where(images == 1, 0, images)
+    )
+    _, sums = one_epoch(RECIPE, images=(images, labels))
+    np.testing.assert_allclose(sums["loss"], expected["loss"], rtol=1e-4)
 
 
 def test_ema_decay_zero_evaluates_the_weights_themselves():
