@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deep_emotion_jax.data.folds import (
-    PROTOCOLS,
     Dataset,
     Fold,
     Protocols,
@@ -121,6 +120,23 @@ def test_official_splits_keep_their_order():
     assert len(official(parts).test) == 0
 
 
+def test_the_official_protocol_has_one_fold_with_the_splits_of_the_dataset():
+    parts = {name: dataset(people)["all"] for name, people in zip(PARTS, (5, 2, 3), strict=True)}
+    (fold,) = make_folds(named("fer2013", parts), "official", 0)
+    assert fold.name == "official"
+    for found, expected in zip(fold[1:], official(parts)[1:], strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_folds_are_named_after_their_number_or_subject():
+    splits = dataset(people=12)
+    names = [fold.name for fold in make_folds(named("ck_plus", splits), "subjects", 0)]
+    assert names == [f"fold-{i:02d}" for i in range(10)]
+    names = [fold.name for fold in make_folds(named("jaffe", splits), "subjects", 0)]
+    assert names == [f"subject-S{i:03d}" for i in range(12)]
+    assert [fold.name for fold in make_folds(named("ck_plus", splits), "paper", 7)] == ["random-7"]
+
+
 def test_drop_copies():
     keys = [f"k{i}" for i in range(8)]
     copies = ["", "k0", "", "k2", "", "k4", "k2", ""]  # groups {0, 1}, {2, 3, 6}, {4, 5}, {7}
@@ -141,8 +157,10 @@ def test_missing_protocols_are_named():
     splits = dataset()
     nobody = {"all": splits["all"]._replace(subjects=[""] * 144)}
     for name, protocol, given_splits, words in [
-        ("ck_plus", "official", splits, "config.protocol"),
-        ("ck_plus", "random", splits, str(PROTOCOLS)[1:9]),
+        ("ck_plus", "official", splits, "ck_plus has no official train and validation splits"),
+        ("fer2013", "official", {"train": splits["all"]}, "no official train and validation"),
+        ("fer2013", "official", {"validation": splits["all"]}, "no official train and validation"),
+        ("ck_plus", "random", splits, "must be one of .*'official', 'paper', 'subjects'"),
         ("fer2013", "paper", splits, "no random split"),
         ("fer2013", "subjects", nobody, "does not name the subjects"),
     ]:
