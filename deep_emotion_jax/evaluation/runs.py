@@ -60,6 +60,11 @@ def read_run(workdir: Path) -> FinishedRun:
     try:
         saved = json.loads((workdir / "config.json").read_text())
         config, names, fingerprint = saved["config"], saved["runs"], saved["fingerprint"]
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{workdir} is not the folder of a run of main.py: it has no config.json; choose "
+            "another folder"
+        ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{workdir} is not the folder of a run of main.py: {error!r}") from error
     if not (workdir / "summary.json").exists():

@@ -115,6 +115,7 @@ def with_soft_labels(
         return experiment, data._replace(soft_labels=None)
     trained_on = np.unique(np.concatenate([run.fold.train for run in runs]))
     teachers = [load_pretrained(name) for name in experiment.teacher.split(",")]
+    print(f"computing the soft labels of {experiment.teacher} ...")  # minutes for a large teacher
     return experiment, with_teachers(data, teachers, trained_on, class_names)
 
 
