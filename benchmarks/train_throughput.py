@@ -8,8 +8,9 @@ dropout 0.2, cross-entropy, the backward pass and an Adam step, and sums loss an
 predictions. There is no augmentation. PyTorch uses its fused Adam, and `torch.compile` for
 everything from the bytes to the loss.
 
-The second part measures this project alone: an epoch of `training.loop.fit` at FER-2013's size,
-with flips and shifts, validation on 3,589 images, metrics, TensorBoard and a checkpoint, against
+The second part does the same steps with the wide network, which has no copy in PyTorch, in turn
+with a large matrix product. The third part compares an epoch of `training.loop.fit` at FER-2013's
+size, with flips and shifts, validation on 3,589 images, metrics, TensorBoard and a checkpoint, with
 the same number of bare steps.
 """
 
@@ -18,11 +19,14 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from flax.nnx import Rngs
 
 from benchmarks.needs import require
 
@@ -35,6 +39,7 @@ from benchmarks import common
 from benchmarks.torch_model import torch_copy
 from deep_emotion_jax.data.folds import Fold, Run
 from deep_emotion_jax.data.split import Split
+from deep_emotion_jax.nn.model import DeepEmotion
 from deep_emotion_jax.training.batching import steps_per_epoch
 from deep_emotion_jax.training.config import Augmentation, Experiment, Recipe
 from deep_emotion_jax.training.epoch import init_state, make_epoch
@@ -51,9 +56,11 @@ def make_data(count: int) -> tuple[np.ndarray, np.ndarray]:
     return images, rng.integers(0, 7, count).astype(np.int32)
 
 
-def jax_pass(images: np.ndarray, labels: np.ndarray, batch: int) -> Callable[[], None]:
+def jax_pass(
+    images: np.ndarray, labels: np.ndarray, batch: int, model: DeepEmotion
+) -> Callable[[], None]:
     """Returns one pass of bare steps of this project."""
-    model, mesh = common.make_model(), common.make_mesh()
+    mesh = common.make_mesh()
     recipe = Recipe(batch, LEARNING_RATE, schedule="constant", ema_decay=0)
     optimizer, _ = make_optimizer(recipe, 1, steps_per_epoch(len(labels), batch))
     program = jax.jit(make_epoch(model, optimizer, recipe, Augmentation(flip=False), mesh))
@@ -130,7 +137,7 @@ def compare_steps(batch: int, steps: int, rounds: int) -> dict[str, Any]:
     """Measures images per second of each side, and the ratio of this project to the others."""
     images, labels = make_data(batch * steps)
     sides = {
-        "jax": jax_pass(images, labels, batch),
+        "jax": jax_pass(images, labels, batch, common.make_model()),
         "torch_eager": torch_pass(images, labels, batch, compiled=False),
         "torch_compile": torch_pass(images, labels, batch, compiled=True),
     }
@@ -144,10 +151,35 @@ def compare_steps(batch: int, steps: int, rounds: int) -> dict[str, Any]:
     return {"images_per_second": medians, "jax_times_faster": ratios, "rounds": speeds}
 
 
+def measure_wide(batch: int, steps: int, rounds: int, side: int) -> dict[str, Any]:
+    """Measures the wide network's steps, and products of square matrices of `side`, in turn."""
+    images, labels = make_data(batch * steps)
+    model = DeepEmotion(
+        attention="middle", localization="leaky", trunk="residual", batch_norm=True, rngs=Rngs(0)
+    )
+    one = jnp.zeros((1, 48, 48, 1))
+    forward = jax.jit(partial(model, plain=True)).lower(one).cost_analysis()["flops"]
+    matrix, product = jnp.ones((side, side)), jax.jit(jnp.matmul)
+    sides = {
+        "steps": jax_pass(images, labels, batch, model),
+        "product": lambda: product(matrix, matrix).block_until_ready(),
+    }
+    seconds = {name: statistics.median(t) for name, t in common.time_in_turn(sides, rounds).items()}
+    speed, limit = len(labels) / seconds["steps"], 2 * side**3 / seconds["product"]
+    share = 3 * forward * speed / limit  # a step is three forward passes of arithmetic
+    print(f"wide network {speed:6,.0f} images/s, {share:.0%} of the product's rate", flush=True)
+    return {
+        "images_per_second": speed,
+        "flop_per_image": 3 * forward,
+        "product_flop_per_second": limit,
+        "share_of_product": share,
+    }
+
+
 def compare_loop(train: int, validation: int, batch: int, rounds: int) -> dict[str, Any]:
     """Measures an epoch of `loop.fit` and as many bare steps."""
     images, labels = make_data(train + validation)
-    bare = jax_pass(images[:train], labels[:train], batch)
+    bare = jax_pass(images[:train], labels[:train], batch, common.make_model())
     bare()
     seconds: dict[str, list[float]] = {"bare": [], "loop": []}
     for _ in range(rounds):
@@ -161,20 +193,25 @@ def compare_loop(train: int, validation: int, batch: int, rounds: int) -> dict[s
 
 
 def main() -> None:
-    """Measures both parts and writes train_throughput.json."""
+    """Measures all parts and writes train_throughput.json."""
     arguments = common.parser(__doc__).parse_args()
     steps = {"batch": 128, "steps": 40, "rounds": 7}
+    wide = {"batch": 128, "steps": 4, "rounds": 7, "side": 2048}
     loop = {"train": 28_709, "validation": 3_589, "batch": 128, "rounds": 3}
     if arguments.quick:
         steps = {"batch": 32, "steps": 2, "rounds": 1}
+        wide = {"batch": 32, "steps": 1, "rounds": 1, "side": 256}
         loop = {"train": 64, "validation": 32, "batch": 32, "rounds": 1}
     with tempfile.TemporaryDirectory() as cache:
         # `loop.fit` compiles its programs again in each round.
         jax.config.update("jax_compilation_cache_dir", cache)
-        results = {"steps": compare_steps(**steps), "loop": compare_loop(**loop)}
-    common.write_json(
-        arguments.results, "train_throughput", {"steps": steps, "loop": loop}, results
-    )
+        results = {
+            "steps": compare_steps(**steps),
+            "wide": measure_wide(**wide),
+            "loop": compare_loop(**loop),
+        }
+    settings = {"steps": steps, "wide": wide, "loop": loop}
+    common.write_json(arguments.results, "train_throughput", settings, results)
 
 
 if __name__ == "__main__":
