@@ -3,6 +3,7 @@
 python -m datasets.fer2013.copies MANUAL_DIR [DATA_DIR]
 """
 
+import argparse
 import sys
 from collections import defaultdict
 from collections.abc import Mapping
@@ -56,7 +57,7 @@ def count(splits: Mapping[str, Split]) -> dict[str, int]:
     return counts
 
 
-def _main(manual_dir: str, data_dir: str = "data") -> None:
+def _main(manual_dir: str, data_dir: str) -> None:
     from datasets.fer2013.fer2013_dataset_builder import Builder
 
     builder = Builder(data_dir=data_dir)
@@ -68,7 +69,11 @@ def _main(manual_dir: str, data_dir: str = "data") -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Count identical faces in FER-2013.")
+    parser.add_argument("manual_dir", help="a source of FER-2013, see the README beside this file")
+    parser.add_argument("data_dir", nargs="?", default="data", help="holds prepared datasets")
+    options = parser.parse_args()
     try:
-        _main(*sys.argv[1:])
+        _main(options.manual_dir, options.data_dir)
     except UserError as error:
         sys.exit(f"error: {error}")

@@ -7,6 +7,7 @@ their pixels, 175 are guesses among (nearly) identical faces. Check it against b
     python -m datasets.fer2013.rows archive.zip fer2013.csv
 """
 
+import argparse
 import csv
 import functools
 import io
@@ -90,9 +91,15 @@ def _decoded(image: bytes) -> np.ndarray:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description="Compare an image archive with the rows of FER-2013."
+    )
+    parser.add_argument("archive", type=Path, help="Kaggle's image archive")
+    parser.add_argument("pixels", type=Path, help="fer2013.csv")
+    options = parser.parse_args()
     try:
-        result = check(Path(sys.argv[1]), Path(sys.argv[2]))
-    except UserError as error:
+        result = check(options.archive, options.pixels)
+    except (UserError, OSError) as error:
         sys.exit(f"error: {error}")
     print(", ".join(f"{count} {name}" for name, count in result.items()))
     sys.exit(int(any(count for name, count in result.items() if name != "images")))
