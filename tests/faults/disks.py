@@ -92,6 +92,7 @@ def lose_folder(data_dir, folder, straight, epochs, rng):
     assert "Traceback" not in output, output
     assert process.exitcode in (0, 1), output
     if process.exitcode == 0:
+        assert not workdir.exists(), "the training went on in a new folder"
         return None
     assert output.count("error: ") == 1, output
     if not moved:  # what it wrote meanwhile goes as well
