@@ -174,6 +174,8 @@ def test_user_errors_are_one_message(prepared, finished, tmp_path):
     config = f"--config={ROOT / 'configs' / 'synthetic_faces.py'}"
     data_dir = f"--config.data_dir={prepared}"
     fails("eval.py", "cross-validate", config, data_dir, words=("subjects",))
+    unknown = ("--model=deep_emotion.fer2013", "--dataset-config=other")
+    fails("eval.py", "evaluate", *unknown, words=("other", "ferplus"))
 
 
 def test_works_from_any_folder(finished, prepared, tmp_path):

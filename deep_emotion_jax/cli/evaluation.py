@@ -48,6 +48,11 @@ def add_data(command: argparse.ArgumentParser) -> None:
         "--split", choices=SPLITS, default="test", help="images to score (default: %(default)s)"
     )
     command.add_argument(
+        "--dataset-config",
+        metavar="NAME",
+        help="variant of the dataset, such as ferplus (default: that of the run, else the first)",
+    )
+    command.add_argument(
         "--data-dir",
         type=path,
         metavar="FOLDER",

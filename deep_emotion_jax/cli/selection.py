@@ -83,7 +83,7 @@ def _configure(
                 config[key] = value
     else:
         config.dataset, config.protocol = options.dataset, "official"
-    for name in ("data_dir", "manual_dir", "detector"):
+    for name in ("dataset_config", "data_dir", "manual_dir", "detector"):
         if given := getattr(options, name):
             config[name] = str(given)
     config.streaming = "never"  # a whole split is scored at once
