@@ -80,6 +80,7 @@ def test_of_two_concurrent_processes_one_writes_and_one_waits(
 ):
     for path in kept(builder):
         path.unlink()
+    (builder.data_path / "arrays").mkdir(exist_ok=True)
     (builder.data_path / "arrays" / ".train-x.1.tmp").write_bytes(b"left by a killed process")
     write_records, second, written = stored._write_records, [], []
 
@@ -88,7 +89,7 @@ def test_of_two_concurrent_processes_one_writes_and_one_waits(
         if not second:
             other = module.Builder(data_dir=data_dir)
             second.append(pool.submit(stored.load, other, "train"))
-            while "waiting for another process" not in capsys.readouterr().out:
+            while not second[0].done() and "waiting for another" not in capsys.readouterr().out:
                 time.sleep(0.01)
         return write_records(file, source)
 
