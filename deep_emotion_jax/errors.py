@@ -14,9 +14,10 @@ class UserError(ValueError):
     """
 
     def __str__(self) -> str:
-        text = super().__str__()
+        text = "".join(
+            char if char.isprintable() or char == "\n" else ascii(char)[1:-1]
+            for char in super().__str__()
+        )
         if len(text) > LONGEST:
             text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
-        return "".join(
-            char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text
-        )
+        return text

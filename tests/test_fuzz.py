@@ -62,6 +62,7 @@ def test_messages_are_short_and_escaped():
     assert text.startswith(r"a\x1b[31mb" + "\nc")
     assert text.endswith(r"d\udcffe")
     assert len(text) < LONGEST + 50
+    assert len(str(UserError("\0" * 999))) < LONGEST + 50
 
 
 def test_the_code_has_no_pickle_or_eval():

@@ -238,7 +238,7 @@ def _stated_end(stream: Any) -> float | None:
     """Returns the seconds of the video stream; those of the file may be the sound's."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
-    stated = re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", ""))
+    stated = re.fullmatch(r"(\d{1,4}):(\d\d):(\d\d(?:\.\d*)?)", stream.metadata.get("DURATION", ""))
     if stated is None:
         return None
     return int(stated[1]) * 3600 + int(stated[2]) * 60 + float(stated[3])

