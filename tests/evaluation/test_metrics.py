@@ -193,3 +193,10 @@ def test_a_single_run_has_no_interval_and_equal_runs_have_zero_width():
 def test_values_without_a_mean_raise_an_error(values):
     with pytest.raises(ValueError, match="finite numbers"):
         metrics.mean_and_interval(values)
+
+
+def test_accuracy_of_answers_with_its_wilson_interval():
+    images, accuracy, interval = metrics.accuracy_of(np.array([True, True, False, True]))
+    assert (images, accuracy) == (4, 0.75)
+    assert interval == pytest.approx((0.300642, 0.954413), abs=1e-6)  # Wilson's closed form
+    assert metrics.accuracy_of(np.zeros(0, bool)) == (0, None, None)
