@@ -37,6 +37,7 @@ from torch.nn import functional
 
 from benchmarks import common
 from benchmarks.torch_model import torch_copy
+from configs import fer2013_wide
 from deep_emotion_jax.data.folds import Fold, Run
 from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.nn.model import DeepEmotion
@@ -154,9 +155,7 @@ def compare_steps(batch: int, steps: int, rounds: int) -> dict[str, Any]:
 def measure_wide(batch: int, steps: int, rounds: int, side: int) -> dict[str, Any]:
     """Measures the wide network's steps, and products of square matrices of `side`, in turn."""
     images, labels = make_data(batch * steps)
-    model = DeepEmotion(
-        attention="middle", localization="leaky", trunk="residual", batch_norm=True, rngs=Rngs(0)
-    )
+    model = DeepEmotion(**fer2013_wide.get_config().model, rngs=Rngs(0))
     one = jnp.zeros((1, 48, 48, 1))
     forward = jax.jit(partial(model, plain=True)).lower(one).cost_analysis()["flops"]
     matrix, product = jnp.ones((side, side)), jax.jit(jnp.matmul)

@@ -10,7 +10,11 @@ from configs import fer2013
 
 def get_config() -> ConfigDict:
     """The FER-2013 recipe on votes, without its teacher, whose classes differ."""
-    config = fer2013.get_config()
+    return train_on_votes(fer2013.get_config())
+
+
+def train_on_votes(config: ConfigDict) -> ConfigDict:
+    """Changes a config for FER-2013 to FER+'s votes, without its teacher, whose classes differ."""
     config.dataset_config = "ferplus"
     config.labels = "votes"
     config.teacher = ""

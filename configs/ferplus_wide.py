@@ -8,16 +8,12 @@ python main.py --config configs/ferplus_wide.py --config.manual_dir=PATH --workd
 
 from ml_collections import ConfigDict
 
-from configs import fer2013_wide
+from configs import fer2013_wide, ferplus
 
 
 def get_config() -> ConfigDict:
     """The FER-2013 recipe on votes, with fewer epochs and a lower learning rate."""
-    config = fer2013_wide.get_config()
-    config.dataset_config = "ferplus"
-    config.labels = "votes"
-    config.teacher = ""
-    config.recipe.teacher_share = 0.0
+    config = ferplus.train_on_votes(fer2013_wide.get_config())
     config.recipe.label_smoothing = 0.0
     config.init_from = "deep_emotion_wide.fer2013"
     config.model.batch_norm = False  # folded into the convolutions of these weights
