@@ -27,6 +27,7 @@ PICTURE, FACE = 800, 320
 # Of an uploaded video, one frame per VIDEO_STEP seconds is analysed, up to VIDEO_SECONDS.
 VIDEO_STEP, VIDEO_SECONDS = 0.1, 60
 NO_FACE = "**No face found.** A face needs at least ten pixels, with visible eyes, nose and mouth."
+EXPIRED = "**This picture was deleted.** Choose it again to see its other faces."
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Answers:
           A note, the choice of faces, the probabilities, None for the importance, which `explain`
           adds, the region of the largest face, the picture with its boxes, and a `Shown`.
         """
-        nothing = [gr.Radio(visible=False), None, None, None, None, None]
+        nothing = [gr.Radio(value=None, visible=False), None, None, None, None, None]
         if path is None:
             return ["", *nothing]
         try:
@@ -101,18 +102,20 @@ class Answers:
         face = shown.faces[chosen]
         return [face.probabilities, drawing.with_region(face, FACE)]
 
-    def clicked(self, shown: Shown | None, event: gr.SelectData) -> int | None:
+    def clicked(self, shown: Shown | None, event: gr.SelectData) -> int | dict[str, Any]:
         """Return the index of the face nearest to a click on the drawing."""
         if shown is None:
-            return None
+            return gr.skip()
         place = np.array(event.index) / shown.scale
         distances = [np.hypot(*(place - face.box.centre)) / face.box.side for face in shown.faces]
         return int(np.argmin(distances))
 
     def explain(self, chosen: int | None, shown: Shown | None) -> list[Any]:
         """Return a note on the chosen face, and the drawing of its importance map."""
-        if shown is None or chosen is None:
-            return [NO_FACE if shown is None else "", None]
+        if chosen is None:
+            return [gr.skip(), None]
+        if shown is None:
+            return [EXPIRED, None]
         face = shown.faces[chosen]
         importance = self._predictors[shown.model].importance(face)
         note = (

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 UPLOAD_BYTES = 10 * 1024**2
 UPLOAD_SECONDS = 120  # a request that is slower is dropped
+# Number of visitors whose last result is kept in memory, about 100 kB each.
+VISITORS = 1000
 # Gradio's page needs inline scripts and styles.
 POLICY = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; form-action 'self'; "
@@ -65,6 +67,7 @@ def serve(
             prevent_thread_lock=True,
             show_error=True,
             max_file_size=UPLOAD_BYTES,
+            state_session_capacity=VISITORS,
             theme=gr.themes.Default(font=fonts, font_mono=["monospace"]),
             css=STYLE,
             footer_links=[],

@@ -3,19 +3,22 @@
 from collections.abc import Sequence
 
 import numpy as np
+from tqdm import tqdm
 
 from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.nn.logits import predict_mean
 from deep_emotion_jax.nn.weights import Trained
 
-TAUGHT_AT_ONCE = 1 << 16  # images, 150 MB
+TAUGHT_AT_ONCE = 1024  # images
 
 
 def with_teachers(
     data: Split, teachers: Sequence[Trained], index: np.ndarray, class_names: Sequence[str]
 ) -> Split:
     """Adds soft labels: the teachers' mean probabilities over each face and its mirror image.
+
+    Takes minutes for many images and a large teacher, and shows a progress bar on a terminal.
 
     Args:
       data: the examples.
@@ -33,10 +36,11 @@ def with_teachers(
                 f"{list(class_names)}; choose a teacher with the same classes"
             )
     soft = np.zeros((len(data.labels), len(class_names)), np.float32)
-    for first in range(0, len(index), TAUGHT_AT_ONCE):
-        block = index[first : first + TAUGHT_AT_ONCE]
+    size = min(len(index), TAUGHT_AT_ONCE)
+    # Blocks of one shape are compiled once: the last one is filled with the first images.
+    blocks = np.resize(index, (-(-len(index) // size), size))
+    for block in tqdm(blocks, "soft labels", unit=" blocks", disable=None, leave=False):
         faces = data.images[block]
-        for teacher in teachers:
-            logits = predict_mean(teacher.model, (faces, faces[:, :, ::-1]))
-            soft[block] += np.exp(logits) / len(teachers)
+        views = (faces, faces[:, :, ::-1])
+        soft[block] = np.mean([np.exp(predict_mean(t.model, views)) for t in teachers], axis=0)
     return data._replace(soft_labels=soft)

@@ -55,9 +55,9 @@ def run(
     class_names = dataset.class_names
     data = join(dataset.splits)
     runs = _runs(experiment, dataset, data, seeds or [experiment.seed])
-    experiment, data = with_soft_labels(experiment, data, runs, class_names)
     new_model = _maker(experiment, class_names)
     models = [new_model(run.seed) for run in runs]
+    experiment, data = with_soft_labels(experiment, data, runs, class_names)
     about = provenance(config, data, [run.name for run in runs], devices)
     with ExitStack() as stack:
         claim = claim_workdir(workdir, about, accept_changes=accept_changes)
@@ -115,7 +115,7 @@ def with_soft_labels(
         return experiment, data._replace(soft_labels=None)
     trained_on = np.unique(np.concatenate([run.fold.train for run in runs]))
     teachers = [load_pretrained(name) for name in experiment.teacher.split(",")]
-    print(f"computing the soft labels of {experiment.teacher} ...")  # minutes for a large teacher
+    print(f"computing the soft labels of {experiment.teacher} ...")
     return experiment, with_teachers(data, teachers, trained_on, class_names)
 
 

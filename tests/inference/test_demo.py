@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -119,8 +120,16 @@ def test_a_picture_without_a_face(server, browser):
     browser.get(url)
     cat = wait(browser, lambda b: b.find_elements("css selector", ".gallery-item"))[1]
     cat.click()
-    wait(browser, lambda b: "No face found" in b.find_element("tag name", "body").text)
+
+    def no_face(b):
+        return "No face found" in b.find_element("tag name", "body").text
+
+    wait(browser, no_face)
     assert heading(browser) == []
+    browser.find_element("css selector", "button[aria-label='Remove Image']").click()
+    wait(browser, lambda b: not no_face(b))
+    time.sleep(1)  # for the events that follow
+    assert not no_face(browser)
 
 
 def open_tab(browser, url, name):
@@ -321,6 +330,40 @@ demo_server.serve(page, "127.0.0.1", int(sys.argv[1]), "open sesame")
 IMPATIENT = WITH_TOKEN.replace(', "open sesame"', "").replace(
     "with", "demo_server.UPLOAD_SECONDS = 1\nwith"
 )
+
+
+# A page that counts how often the same visitor has asked; it remembers one visitor.
+FORGETFUL = """
+import sys
+from deep_emotion_jax.inference import demo, demo_server
+demo_server.VISITORS = 1
+with demo.gr.Blocks() as page:
+    count, shown = demo.gr.State(0), demo.gr.Number()
+    demo.gr.Button().click(lambda n: [n + 1, n + 1], count, [count, shown])
+demo_server.serve(page, "127.0.0.1", int(sys.argv[1]))
+"""
+
+
+def test_memory_holds_a_limited_number_of_visitors():
+    with served("-c", FORGETFUL) as url:
+
+        def count(visitor):
+            event = {"data": [None], "fn_index": 0, "session_hash": visitor}
+            httpx.post(f"{url}/gradio_api/queue/join", json=event).raise_for_status()
+            answer = f"{url}/gradio_api/queue/data?session_hash={visitor}"
+            with httpx.stream("GET", answer, timeout=SECONDS) as lines:
+                done = next(line for line in lines.iter_lines() if "process_completed" in line)
+            return json.loads(done.removeprefix("data: "))["output"]["data"][1]
+
+        assert [count(visitor) for visitor in "aabba"] == [1, 2, 1, 2, 1]
+
+
+def test_another_face_of_a_deleted_picture():
+    from deep_emotion_jax.inference.demo_answers import Answers
+
+    note, importance = Answers({}).explain(1, None)
+    assert "deleted" in note
+    assert importance is None
 
 
 def test_an_upload_that_takes_too_long_is_dropped():

@@ -10,6 +10,7 @@ from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.nn.model import DeepEmotion
 from deep_emotion_jax.nn.weights import Trained
+from deep_emotion_jax.training import distill
 from deep_emotion_jax.training.config import Augmentation, Recipe
 from deep_emotion_jax.training.distill import with_teachers
 from deep_emotion_jax.training.epoch import init_state, make_epoch
@@ -43,6 +44,15 @@ def test_soft_labels_of_several_teachers_are_averaged(data):
     assert np.abs(apart[0] - apart[1]).max() > 1e-3
     both = with_teachers(data, teachers, index, CLASSES).soft_labels
     np.testing.assert_allclose(both, (apart[0] + apart[1]) / 2, atol=1e-6)
+
+
+def test_soft_labels_in_blocks(data, monkeypatch):
+    teacher = Trained(DeepEmotion(rngs=nnx.Rngs(0)), CLASSES, {})
+    index = np.array([11, 2, 3, 7, 5])
+    whole = with_teachers(data, [teacher], index, CLASSES).soft_labels
+    monkeypatch.setattr(distill, "TAUGHT_AT_ONCE", 2)
+    parts = with_teachers(data, [teacher], index, CLASSES).soft_labels
+    np.testing.assert_allclose(parts, whole, atol=1e-6)
 
 
 def test_a_teacher_with_other_classes_is_refused(data):
