@@ -9,6 +9,7 @@ turned, dark, small, saved again as JPEG, cropped, and scaled.
 import argparse
 import csv
 import io
+import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from tabulate import tabulate
 from deep_emotion_jax.constants import DEFAULT_MODEL
 from deep_emotion_jax.data.crop import Box
 from deep_emotion_jax.data.pictures import read_picture
+from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.evaluation.metrics import evaluate
 from deep_emotion_jax.inference.predictor import Face, Predictor
 
@@ -43,8 +45,11 @@ class Photo:
 def main() -> None:
     """Print all tables."""
     arguments = _arguments()
-    predictor = Predictor.from_pretrained(arguments.model)
-    photos = _read(arguments.folder)
+    try:
+        photos = read_photos(arguments.folder)
+        predictor = Predictor.from_pretrained(arguments.model)
+    except UserError as error:
+        sys.exit(f"error: {error}")
     for photo in photos:  # An untimed pass, which compiles.
         predictor.predict(photo.pixels)
     for photo in photos:
@@ -71,17 +76,30 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _read(folder: Path) -> list[Photo]:
-    with open(folder / "labels.csv", newline="", encoding="utf-8-sig") as file:
-        return [
-            Photo(
-                row["file"],
-                read_picture(folder / row["file"]),
-                row.get("expression", ""),
-                int(row.get("faces") or 1),
+def read_photos(folder: Path) -> list[Photo]:
+    """Read the pictures that labels.csv lists.
+
+    Raises:
+      UserError: if labels.csv or a picture cannot be read.
+    """
+    path = folder / "labels.csv"
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    photos = []
+    for number, row in enumerate(rows, 1):
+        name, count = row.get("file"), row.get("faces") or "1"
+        if not name or not (count.isdecimal() and len(count) < 6):
+            raise UserError(
+                f"{path}, row {number}: give the name of a picture in the column 'file' and, if "
+                "there is a column 'faces', a number in it"
             )
-            for row in csv.DictReader(file)
-        ]
+        photos.append(
+            Photo(name, read_picture(folder / name), row.get("expression") or "", int(count))
+        )
+    return photos
 
 
 def _found(photos: list[Photo]) -> str:

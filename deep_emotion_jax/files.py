@@ -57,6 +57,19 @@ def write_json(path: PathLike, obj: Any) -> None:
     write_text(path, json.dumps(_plain(obj), indent=2, allow_nan=False) + "\n")
 
 
+def read_json(path: PathLike) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+      OSError: if it cannot be read.
+      ValueError: if it is not JSON in UTF-8.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("its brackets are nested too deeply") from error
+
+
 def lock(file: IO[Any], *, wait: bool = False) -> bool:
     """Locks an open file; the kernel releases the lock when the process ends in any way.
 

@@ -173,6 +173,25 @@ def test_missing_libraries_give_one_sentence():
         needs.require("json", "no_such_package_1", "no_such_package_2")
 
 
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (None, "cannot read"),
+        ("file\n,\n", "row 1"),
+        ("name\na.png\n", "column 'file'"),
+        ("file,faces\na.png,two\n", "a number"),
+        ("file\nb.png\n", "b.png"),
+    ],
+)
+def test_damaged_lists_of_photographs_are_refused(tmp_path, monkeypatch, labels, message):
+    Image.new("L", (9, 9)).save(tmp_path / "a.png")
+    if labels:
+        (tmp_path / "labels.csv").write_text(labels)
+    monkeypatch.setattr("sys.argv", ["photos", str(tmp_path)])
+    with pytest.raises(SystemExit, match=message):
+        photos.main()
+
+
 def test_photographs_are_counted_and_scored(tmp_path, monkeypatch, capsys):
     astronaut = Image.fromarray(skimage.data.astronaut())
     astronaut.save(tmp_path / "one.png")

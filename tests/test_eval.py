@@ -171,6 +171,12 @@ def test_user_errors_are_one_message(prepared, finished, tmp_path):
         words=("nobody",),
     )
     fails("eval.py", "cross-validate", f"--config.data_dir={prepared}", words=("--config",))
+    damaged = tmp_path / "damaged"
+    shutil.copytree(finished[0], damaged)
+    saved = json.loads((damaged / "config.json").read_text())
+    saved["config"]["seed"] = "zero"
+    (damaged / "config.json").write_text(json.dumps(saved))
+    fails("eval.py", "evaluate", f"--workdir={damaged}", data, words=("config.json", "seed"))
     config = f"--config={ROOT / 'configs' / 'synthetic_faces.py'}"
     data_dir = f"--config.data_dir={prepared}"
     fails("eval.py", "cross-validate", config, data_dir, words=("subjects",))

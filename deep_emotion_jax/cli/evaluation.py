@@ -1,7 +1,6 @@
 """The options of eval.py's commands."""
 
 import argparse
-import json
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -94,28 +93,11 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--classes",
-        type=_class_map,
+        type=path,
         metavar="FILE",
         help="JSON object from class names of the images to those of the network, or null to leave "
         "a class out (default: the same names)",
     )
-
-
-def _class_map(text: str) -> dict[str, str | None]:
-    """Read --classes.
-
-    Raises:
-      argparse.ArgumentTypeError: if it is not a JSON object of strings and nulls.
-    """
-    try:
-        names = json.loads(path(text).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise argparse.ArgumentTypeError(f"cannot read {text}: {error}") from error
-    if not isinstance(names, dict) or not all(
-        name is None or isinstance(name, str) for name in names.values()
-    ):
-        raise argparse.ArgumentTypeError(f"{text} is not a JSON object of names and nulls")
-    return names
 
 
 def add_calibrate(command: argparse.ArgumentParser) -> None:

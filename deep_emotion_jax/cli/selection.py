@@ -41,6 +41,8 @@ def select(options: argparse.Namespace, config: "ConfigDict", load: Load) -> Sel
     Raises:
       UserError: if a run, network, dataset or split cannot be read, or they do not fit.
     """
+    file = getattr(options, "classes", None)
+    mapping = runs.read_class_names(file) if file else None
     device = describe(choose_devices(options.device))
     print(device)
     finished = runs.read_run(options.workdir) if options.workdir else None
@@ -62,7 +64,7 @@ def select(options: argparse.Namespace, config: "ConfigDict", load: Load) -> Sel
     scored = []
     for name, trained in networks.items():
         own, names = faces[name], dataset.class_names
-        if mapping := getattr(options, "classes", None):
+        if mapping:
             own, names = runs.rename_classes(own, names, mapping)
         own = runs.in_order_of(trained.classes, own, names)
         scored.append(Scored(name, trained, own, None if mapping else copies))
@@ -80,7 +82,13 @@ def _configure(
     if finished:
         for key, value in {**finished.config, **finished.paths}.items():
             if key in config and not isinstance(value, dict):  # not model, recipe, augmentation
-                config[key] = value
+                try:
+                    config[key] = value
+                except TypeError as error:
+                    raise UserError(
+                        f"{finished.workdir / 'config.json'} is damaged ({error}); run main.py "
+                        "with this --workdir again"
+                    ) from error
     else:
         config.dataset, config.protocol = options.dataset, "official"
     for name in ("dataset_config", "data_dir", "manual_dir", "detector"):

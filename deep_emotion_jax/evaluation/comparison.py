@@ -1,6 +1,5 @@
 """Markdown tables of the paper's results beside those of finished runs and evaluations."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, NamedTuple
 from deep_emotion_jax.constants import VIEWS
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.evaluation.tables import markdown_table, mean_and_deviation
+from deep_emotion_jax.files import read_json
 
 
 class Claim(NamedTuple):
@@ -124,7 +124,10 @@ def read_record(path: Path) -> dict[str, Any]:
     Raises:
       UserError: if the file is neither.
     """
-    record = _read(path)
+    return _compact(_read(path))
+
+
+def _compact(record: Mapping[str, Any]) -> dict[str, Any]:
     part = _part(record)
     kept = ("name", "dataset", "dataset_config", "protocol", "mirrored", "tta", "parameters")
     return {
@@ -181,10 +184,13 @@ def _format(rows: list[_Row]) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text())
+        record = read_json(path)
         record.setdefault("name", path.parent.name)
+        if not all(isinstance(record[key], str) for key in ("name", "dataset", "protocol")):
+            raise TypeError("name, dataset or protocol is not a text")
+        _row(_compact(record), digits=2)
         _row(record, digits=2)
-    except (OSError, AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+    except (OSError, AttributeError, LookupError, TypeError, ValueError, StopIteration) as error:
         raise UserError(
             f"{path} is not the summary of a run ({error!r}); run main.py with this --workdir again"
         ) from error
@@ -243,9 +249,8 @@ def _interval(interval: Sequence[float] | None, digits: int) -> str:
 
 
 def _command(record: Mapping[str, Any]) -> str:
-    """Return the command without paths."""
-    command = re.sub(
-        r" --(workdir|config\.data_dir|data-dir|json|predictions)[= ]\S+", "", record["command"]
-    )
+    """Return the command without paths; "" if it is unknown."""
+    command = record.get("command") or ""
+    command = re.sub(r" --(workdir|config\.data_dir|data-dir|json|predictions)[= ]\S+", "", command)
     command = re.sub(r"(manual[_-]dir)[= ]\S+", r"\1=PATH", command)
     return re.sub(r"^(python )?(\S*/)?(main|eval)\.py", r"python \3.py", command)

@@ -1,13 +1,12 @@
 """The table of results in README.md, generated from docs/results.json."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.evaluation.comparison import read_record, records_table
-from deep_emotion_jax.files import write_json, write_text
+from deep_emotion_jax.files import read_json, write_json, write_text
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 RESULTS = Path("docs/results.json")
@@ -22,7 +21,7 @@ def render(root: Path) -> str:
     """
     try:
         text = (root / "README.md").read_text(encoding="utf-8")
-        records = json.loads((root / RESULTS).read_text(encoding="utf-8"))
+        records = read_json(root / RESULTS)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read the results in {root}: {error}") from error
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
@@ -44,7 +43,7 @@ def update(root: Path, files: Sequence[Path] = ()) -> None:
       UserError: as `render`, or if a file is damaged.
     """
     if files:
-        records = json.loads((root / RESULTS).read_text(encoding="utf-8"))
+        records = read_json(root / RESULTS)
         for file in files:
             new = read_record(file)
             same = [i for i, old in enumerate(records) if _identity(old) == _identity(new)]

@@ -1,6 +1,5 @@
 """Reads finished runs, and selects the images to score their networks on."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from deep_emotion_jax.data.folds import Dataset, Run, join, make_folds
 from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.errors import UserError
+from deep_emotion_jax.files import read_json
 from deep_emotion_jax.nn.weights import Trained, load_model
 
 PARTS = ("train", "validation", "test")
@@ -58,19 +58,37 @@ def read_run(workdir: Path) -> FinishedRun:
       UserError: if the folder does not hold a finished run, or a network is missing or damaged.
     """
     try:
-        saved = json.loads((workdir / "config.json").read_text())
-        config, names, fingerprint = saved["config"], saved["runs"], saved["fingerprint"]
+        saved = read_json(workdir / "config.json")
     except FileNotFoundError as error:
         raise UserError(
             f"{workdir} is not the folder of a run of main.py: it has no config.json; choose "
             "another folder"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{workdir} is not the folder of a run of main.py: {error!r}") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {workdir / 'config.json'}: {error}") from error
+    if not _is_run(saved):
+        raise UserError(
+            f"{workdir / 'config.json'} is damaged; run main.py with this --workdir again"
+        )
     if not (workdir / "summary.json").exists():
         raise UserError(f"the run in {workdir} is not finished; run its command again to resume it")
-    networks = {name: load_model(workdir / "weights" / f"{name}.safetensors") for name in names}
-    return FinishedRun(workdir, config, saved.get("paths", {}), fingerprint, networks)
+    weights = workdir / "weights"
+    networks = {name: load_model(weights / f"{name}.safetensors") for name in saved["runs"]}
+    paths = saved.get("paths", {})
+    return FinishedRun(workdir, saved["config"], paths, saved["fingerprint"], networks)
+
+
+def _is_run(saved: Any) -> bool:
+    """Whether a config.json has the fields that are used here."""
+    return (
+        isinstance(saved, dict)
+        and isinstance(config := saved.get("config"), dict)
+        and isinstance(config.get("protocol"), str)
+        and isinstance(saved.get("paths", {}), dict)
+        and isinstance(saved.get("fingerprint"), str)
+        and isinstance(names := saved.get("runs"), list)
+        and all(isinstance(name, str) for name in names)
+    )
 
 
 def faces_of_run(run: FinishedRun, dataset: Dataset, part: str) -> dict[str, Split]:
@@ -105,6 +123,26 @@ def copies_of_training(faces: Split, train: Split) -> np.ndarray:
     """Mark images whose pixels are also in the training split: bool [N]."""
     count = len(train.keys)
     return join({"train": train, "own": faces}).copies_of(np.arange(count))[count:]
+
+
+def read_class_names(path: Path) -> dict[str, str | None]:
+    """Read new names of classes, for `rename_classes`, from a JSON file.
+
+    Raises:
+      UserError: if it is not a JSON object of strings and nulls.
+    """
+    try:
+        names = read_json(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    if not isinstance(names, dict) or not all(
+        name is None or isinstance(name, str) for name in names.values()
+    ):
+        raise UserError(
+            f"{path} is not a JSON object of class names and nulls, such as "
+            '{"anger": "angry", "contempt": null}'
+        )
+    return names
 
 
 def rename_classes(

@@ -99,7 +99,8 @@ def load_model(path: str | os.PathLike[str]) -> Trained:
       UserError: if the file is missing, damaged, or holds something else.
     """
     path = Path(path)
-    if not path.is_file():  # safetensors would block on a pipe
+    # safetensors would block on a pipe, and `path.is_file` fails for very long names.
+    if not os.path.isfile(path):
         raise UserError(f"cannot read a network from {path}: there is no such file")
     try:
         with safe_open(path, "numpy") as file:

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.errors import UserError
-from deep_emotion_jax.files import lock, write_json
+from deep_emotion_jax.files import lock, read_json, write_json
 from deep_emotion_jax.runtime.devices import describe
 from deep_emotion_jax.runtime.provenance import commit, versions
 
@@ -99,8 +99,10 @@ def _compare(workdir: Path, about: dict[str, Any], accept_changes: bool) -> None
     if not path.exists():
         return
     try:
-        before = json.loads(path.read_text())
-    except ValueError as error:
+        before = read_json(path)
+        if not isinstance(before, dict):
+            raise ValueError("it is not an object")
+    except (OSError, ValueError) as error:
         raise UserError(
             f"{path} is damaged ({error}); remove it to continue with the settings given now"
         ) from error

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from deep_emotion_jax.errors import UserError
-from deep_emotion_jax.evaluation.comparison import PAPER, results_table
+from deep_emotion_jax.evaluation.comparison import PAPER, read_record, results_table
 
 
 def write_summary(folder, name, **fields):
@@ -64,3 +64,16 @@ def test_restarted_runs_are_counted(tmp_path):
     runs = [{"restarts": restarts} for restarts in (0, 2, 1)]
     write_summary(tmp_path, "jaffe", dataset="jaffe", over_runs={"test": scores}, runs=runs)
     assert cells(results_table(tmp_path))[0][5] == "3 (2 restarted)"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"command": 1}, {"over_runs": {}}, {"over_runs": None}, {"dataset": []}, {"parameters": "x"}],
+)
+def test_damaged_results_are_refused(tmp_path, change):
+    fields = {"dataset": "fer2013", "command": "python main.py"}
+    write_summary(tmp_path, "good", **fields)
+    assert read_record(tmp_path / "good" / "summary.json")["command"] == "python main.py"
+    write_summary(tmp_path, "bad", **{**fields, **change})
+    with pytest.raises(UserError, match=r"bad/summary\.json is not the summary of a run"):
+        read_record(tmp_path / "bad" / "summary.json")

@@ -8,7 +8,13 @@ import pytest
 from deep_emotion_jax.data.folds import Dataset, make_folds
 from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.errors import UserError
-from deep_emotion_jax.evaluation.runs import FinishedRun, faces_of_run, in_order_of, read_run
+from deep_emotion_jax.evaluation.runs import (
+    FinishedRun,
+    faces_of_run,
+    in_order_of,
+    read_class_names,
+    read_run,
+)
 
 
 def split(count, offset=0):
@@ -67,3 +73,35 @@ def test_folders_without_a_finished_run_are_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="is not finished"):
         read_run(tmp_path)
+
+
+GOOD = {"config": {"protocol": "official"}, "runs": ["a"], "fingerprint": "", "paths": {}}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"config": []}, "damaged"),
+        ({"config": {}}, "damaged"),
+        ({"runs": "a"}, "damaged"),
+        ({"runs": [1]}, "damaged"),
+        ({"paths": None}, "damaged"),
+        ({"fingerprint": None}, "damaged"),
+        ({"runs": ["x" * 5000]}, "there is no such file"),
+    ],
+)
+def test_a_run_with_a_damaged_config_is_refused(tmp_path, change, message):
+    (tmp_path / "summary.json").touch()
+    (tmp_path / "config.json").write_text(json.dumps(GOOD | change))
+    with pytest.raises(UserError, match=message):
+        read_run(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '{"a": 1}', "\xff"])
+def test_files_of_class_names_hold_strings_and_nulls(tmp_path, text):
+    path = tmp_path / "classes.json"
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(UserError, match=r"classes\.json"):
+        read_class_names(path)
+    path.write_text('{"anger": "angry", "contempt": null}')
+    assert read_class_names(path) == {"anger": "angry", "contempt": None}

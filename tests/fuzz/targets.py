@@ -30,7 +30,7 @@ from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.inference.predictor import Predictor
 from deep_emotion_jax.nn.weights import load_model
 
-from . import seeds, surfaces
+from . import records, seeds, surfaces
 from .mutate import mutate
 
 SECONDS, SECONDS_OF_WAITING = 10, 100  # limits for one case, of CPU time and of time
@@ -339,5 +339,9 @@ TARGETS = {
         _bytes(surfaces.frame_detections),
     ),
     "device name": Target(lambda _: [b"auto", b"cpu", b"tpu"], _bytes(surfaces.choose_device)),
+    "class names": Target(records.class_names, records.put_class_names),
+    "run": Target(records.runs, records.put_run),
+    "result": Target(records.results, records.put_results),
+    "labels of photographs": Target(records.labels, records.put_labels),
     "predict, array": Target(lambda _: [seeds.FACE.tobytes(), b"\0" * 64], _bytes(_predict_array)),
 }

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from deep_emotion_jax.nn import logits as module
-from deep_emotion_jax.nn.logits import predict_logits, predict_mean
+from deep_emotion_jax.nn.logits import make_logits, predict_logits, predict_mean, split_model
 from deep_emotion_jax.nn.model import DeepEmotion
 
 
@@ -33,6 +33,13 @@ def test_every_image_counts_once(model, images, count):
     np.testing.assert_allclose(
         predict_logits(model, images[:count] / np.float32(255)), found, atol=1e-4
     )
+
+
+def test_logits_of_other_weights_than_those_of_the_model(model, images):
+    other = DeepEmotion(rngs=nnx.Rngs(1))
+    params, stats = split_model(other)
+    found = make_logits(model)(params, stats, jnp.asarray(images[:3]))
+    np.testing.assert_allclose(found, predict_logits(other, images[:3]), atol=1e-4)
 
 
 def test_mean_averages_probabilities(model, images):

@@ -24,6 +24,13 @@ def answer(model, x, **options):
     return jax.jit(lambda state, x: nnx.merge(graph, state)(x, **options))(state, x)
 
 
+def features(model, x, **options):
+    """The classifier's input [N, 9, 9, 10]."""
+    graph, state = nnx.split(model)
+    found = jax.jit(lambda state, x: nnx.merge(graph, state).features(x, **options))(state, x)
+    return np.asarray(found).reshape(-1, 9, 9, 10)
+
+
 @pytest.mark.parametrize(
     ("options", "parameters"),
     [
@@ -81,6 +88,15 @@ def test_theta_affects_the_logits(where):
     assert float(jnp.abs(grads["localization"]["theta"]["bias"]).max()) > 0
 
 
+def test_the_sampler_moves_the_last_features():
+    model = DeepEmotion(rngs=nnx.Rngs(0))
+    still = features(model, faces())
+    model.localization.theta.bias[...] = jnp.array([1, 0, 2 / 9, 0, 1, 0])  # by a cell
+    moved = features(model, faces())
+    np.testing.assert_allclose(moved[:, :, :-1], still[:, :, 1:], atol=1e-4)
+    np.testing.assert_allclose(moved[:, :, -1], 0, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("options", "span"),
     [
@@ -122,6 +138,15 @@ def test_dropout_is_off_at_evaluation_and_on_in_training():
     assert float(jnp.abs(trained[0] - trained[1]).max()) > 1e-2
     without = DeepEmotion(dropout=0.0, rngs=nnx.Rngs(0))
     np.testing.assert_array_equal(answer(model, x), answer(without, x))
+
+
+def test_dropout_acts_on_the_last_features_alone():
+    model = DeepEmotion(attention="none", dropout=0.5, rngs=nnx.Rngs(0))
+    kept = features(model, faces())
+    dropped = features(model, faces(), train=True, dropout_key=jax.random.key(0))
+    alive = dropped != 0
+    np.testing.assert_allclose(dropped[alive], 2 * kept[alive], rtol=1e-5)
+    assert 0.4 < alive[kept > 0].mean() < 0.6
 
 
 def test_batch_norm_uses_running_statistics_at_evaluation():

@@ -284,6 +284,14 @@ def test_platform_channels_and_method_choose_the_form(
     assert (out == len(form)).all()
 
 
+def test_a_grid_may_have_any_shape():
+    image = jnp.arange(12.0).reshape(1, 3, 4, 1)
+    whole = grid_sample(image, affine_grid(jnp.eye(2, 3)[None], (3, 4)))
+    flat = affine_grid(jnp.eye(2, 3)[None], (3, 4)).reshape(1, 12, 2)
+    np.testing.assert_array_equal(grid_sample(image, flat), whole.reshape(1, 12, 1))
+    np.testing.assert_array_equal(grid_sample(image, flat[:, 5]), whole.reshape(1, 12, 1)[:, 5])
+
+
 @pytest.mark.parametrize(
     ("image", "grid", "options", "message"),
     [

@@ -87,7 +87,8 @@ def test_other_versions_are_reported(tmp_path, capsys):
         assert "versions.jax: 0.10.0 there, 0.11.0 here" in capsys.readouterr().out
 
 
-def test_a_damaged_config_is_one_message(tmp_path):
-    (tmp_path / "config.json").write_text('{"config": ')
+@pytest.mark.parametrize("text", ['{"config": ', "[]", "7", "[" * 100_000])
+def test_a_damaged_config_is_one_message(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
     with pytest.raises(UserError, match="damaged"), claim_workdir(tmp_path, ABOUT):
         pass
