@@ -8,8 +8,10 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from benchmarks import accelerator, common, needs, photos, scaling_model, small_data
+from benchmarks import accelerator, common, needs, photos, quality, scaling_model, small_data
 from deep_emotion_jax.nn import conv
+from deep_emotion_jax.nn.logits import predict_logits
+from deep_emotion_jax.pretrained import load_pretrained
 
 
 def test_sides_take_turns_and_the_first_call_is_not_timed(monkeypatch):
@@ -212,3 +214,29 @@ def test_photographs_are_counted_and_scored(tmp_path, monkeypatch, capsys):
     assert ["happy", "1", "1", "100"] in [row[:4] for row in rows]
     assert ["turned", "by", "20", "degrees", "2", "of", "2", "100.0%", "0.0%"] in rows
     assert any(row[:4] == ["JPEG", "again,", "quality", "75"] for row in rows)
+
+
+def test_faces_of_low_quality():
+    grey = np.full((48, 48), 100, np.uint8)
+    stripes = np.tile(np.uint8([0, 200]), (48, 24))
+    for name, change in quality.CHANGES.items():
+        assert change(stripes).shape == (48, 48), name
+        assert change(stripes).dtype == np.uint8, name
+    np.testing.assert_array_equal(quality.small(12)(grey), grey)
+    inner = quality.small(24)(stripes)[:, 4:-4].astype(int)  # finer than 24 pixels can show
+    assert abs(inner - 100).max() <= 5
+    np.testing.assert_array_equal(quality.exposed(2)(grey), 39)  # 255 (100 / 255)^2
+    assert np.std(quality.noisy(0.05)(grey)) == pytest.approx(0.05 * 255, rel=0.05)
+    face = skimage.data.camera()[:48, 200:248]
+    losses = [abs(quality.compressed(q)(face).astype(int) - face).mean() for q in (95, 10)]
+    assert losses[1] > 3 * losses[0] > 0
+
+
+def test_accuracy_on_faces_of_low_quality():
+    images = np.random.default_rng(0).integers(0, 256, (6, 48, 48, 1)).astype(np.uint8)
+    model = load_pretrained("deep_emotion.fer2013").model
+    labels = predict_logits(model, images).argmax(1)
+    rows = quality.accuracies([model], images, labels)
+    assert [row[0] for row in rows] == list(quality.CHANGES)
+    assert rows[0][1] == 100
+    assert min(row[1] for row in rows) < 100
