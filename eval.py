@@ -145,6 +145,27 @@ def calibrate(options: argparse.Namespace) -> None:
         print(f"network with temperature in {options.save}")
 
 
+def interpolate(options: argparse.Namespace) -> None:
+    """Write a network whose weights lie between those of a network and of a fine-tuned copy.
+
+    It often keeps most of what both have learned. Fit its temperature with `calibrate`.
+
+    Example:
+      python eval.py interpolate --models deep_emotion_wide.fer2013 TUNED --share 0.3 --save NEW
+    """
+    from deep_emotion_jax.errors import UserError
+    from deep_emotion_jax.nn import weights
+    from deep_emotion_jax.pretrained import load_pretrained
+
+    if not 0 <= options.share <= 1:
+        raise UserError(f"--share {options.share:g} is not between 0 and 1")
+    first, second = map(load_pretrained, options.models)
+    model = weights.interpolate(first, second, options.share)
+    about = {"share": options.share, "first": first.about, "second": second.about}
+    weights.save_model(options.save, model, first.settings, first.classes, about)
+    print(f"network in {options.save}")
+
+
 def regions(options: argparse.Namespace) -> None:
     """Draw the regions that matter, and score the maps if the true regions are known.
 
@@ -239,6 +260,7 @@ def make_parser() -> argparse.ArgumentParser:
     for name, function, *groups in (
         ("evaluate", evaluate, cli.add_network, cli.add_data, cli.add_evaluate),
         ("calibrate", calibrate, cli.add_calibrate),
+        ("interpolate", interpolate, cli.add_interpolate),
         ("regions", regions, cli.add_network, cli.add_data),
         ("robustness", robustness, cli.add_robustness),
         ("table", table, cli.add_table),

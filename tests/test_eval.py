@@ -137,6 +137,22 @@ def test_table_of_finished_runs(tmp_path):
     fails("eval.py", "table", f"--runs={tmp_path}", words=("mine/summary.json",))
 
 
+def test_interpolate_writes_a_network(tmp_path):
+    path = tmp_path / "between.safetensors"
+    name = "deep_emotion.fer2013"
+    done = run("eval.py", "interpolate", "--models", name, name, "--share=0.3", f"--save={path}")
+    assert done.returncode == 0, done.stderr
+    old, new = load_pretrained(name), load_model(path)
+    np.testing.assert_allclose(new.model.fc1.kernel, old.model.fc1.kernel, atol=1e-6)
+    assert new.about["first"] == old.about
+    assert new.about["share"] == 0.3
+    assert "temperature" not in new.about
+    wide = "deep_emotion_wide.fer2013"
+    both = ("eval.py", "interpolate", f"--save={path}", "--models", name)
+    fails(*both, wide, words=("fine-tuned copy",))
+    fails(*both, name, "--share=2", words=("--share 2",))
+
+
 def test_seeds_train_together(prepared, tmp_path):
     arguments = train_arguments(prepared, tmp_path, epochs=1)[1:]
     done = run("eval.py", "seeds", "--num=2", *arguments)

@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
-from deep_emotion_jax.cli.options import HelpFormatter, add_device, add_model, path
+from deep_emotion_jax.cli.options import HelpFormatter, add_device, add_model, network, path
 from deep_emotion_jax.constants import VIEWS
 
 SPLITS = ("train", "validation", "test", "all")
@@ -108,6 +108,24 @@ def add_calibrate(command: argparse.ArgumentParser) -> None:
     command.set_defaults(split="validation")
     command.add_argument(
         "--save", type=path, metavar="FILE", help="write the calibrated network (default: no)"
+    )
+
+
+def add_interpolate(command: argparse.ArgumentParser) -> None:
+    """Add the options of `interpolate`."""
+    command.add_argument(
+        "--models",
+        type=network,
+        nargs=2,
+        required=True,
+        metavar="NAME_OR_PATH",
+        help="a network of the package or a .safetensors file, and a fine-tuned copy of it",
+    )
+    command.add_argument(
+        "--share", type=float, default=0.5, help="share of the second (default: %(default)s)"
+    )
+    command.add_argument(
+        "--save", type=path, required=True, metavar="FILE", help="where to write the network"
     )
 
 

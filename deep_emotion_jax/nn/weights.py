@@ -30,6 +30,8 @@ from deep_emotion_jax.nn.layers import ConvStage
 from deep_emotion_jax.nn.model import DeepEmotion
 
 METADATA_KEY = "deep_emotion_jax"
+# Settings that decide what the weights mean; the others matter in training.
+STRUCTURE = ("attention", "localization", "trunk", "width")
 VERSION = 1
 
 
@@ -145,6 +147,32 @@ def fold_batch_norm(model: DeepEmotion) -> DeepEmotion:
     return plain
 
 
+def interpolate(first: Trained, second: Trained, share: float) -> DeepEmotion:
+    """Returns a network whose weights lie between those of two others (Wortsman et al. 2022).
+
+    Suits a network and its fine-tuned copy: networks that were trained apart have no accuracy
+    between them.
+
+    Args:
+      first: the network at share 0.
+      second: the network at share 1.
+      share: between 0 and 1.
+
+    Raises:
+      UserError: if the networks differ in their sizes or classes.
+    """
+    kinds = [(_structure(trained), list(trained.classes)) for trained in (first, second)]
+    if kinds[0] != kinds[1]:
+        raise UserError(
+            f"the networks differ: {kinds[0]} and {kinds[1]}; give a network and a fine-tuned copy "
+            "of it"
+        )
+    model = nnx.clone(first.model)
+    weights = (nnx.state(trained.model, nnx.Param) for trained in (first, second))
+    nnx.update(model, jax.tree.map(lambda a, b: (1 - share) * a + share * b, *weights))
+    return model
+
+
 def start_from(model: DeepEmotion, classes: Sequence[str], trained: Trained) -> None:
     """Initializes a network with the weights of a trained one, for fine-tuning.
 
@@ -168,8 +196,7 @@ def start_from(model: DeepEmotion, classes: Sequence[str], trained: Trained) -> 
         if not name.startswith("fc2.") and shapes[0].get(name) != shapes[1].get(name)
     ]
     if differing or new["fc2.kernel"].shape[0] != old["fc2.kernel"].shape[0]:
-        named = ("attention", "localization", "trunk", "width")
-        options = [f"--config.model.{k}={v}" for k, v in trained.settings.items() if k in named]
+        options = [f"--config.model.{k}={v}" for k, v in trained.settings.items() if k in STRUCTURE]
         raise UserError(
             f"the network of config.init_from differs from config.model in "
             f"{(differing or ['fc2.kernel'])[0]}; set config.model to match it "
@@ -184,6 +211,12 @@ def start_from(model: DeepEmotion, classes: Sequence[str], trained: Trained) -> 
     arrays = {tuple(name.split(".")): leaf for name, leaf in {**old, **last}.items()}
     nnx.replace_by_pure_dict(state, nnx.restore_int_paths(unflatten_dict(arrays)))
     nnx.update(model, state)
+
+
+def _structure(trained: Trained) -> dict[str, Any]:
+    """The settings of a network that decide what its weights mean."""
+    known = inspect.signature(DeepEmotion.__init__).parameters
+    return {name: trained.settings.get(name, known[name].default) for name in STRUCTURE}
 
 
 def _check(path: Path, header: Any, tensors: Mapping[str, np.ndarray]) -> DeepEmotion:

@@ -25,6 +25,8 @@ def augment(key: jax.Array, images: jax.Array, settings: Augmentation) -> jax.Ar
         factor = _uniform(contrast_key, settings.contrast, (len(images), 1, 1, 1))
         mean = images.mean((1, 2, 3), keepdims=True)
         images = jnp.clip(mean + (1 + factor) * (images - mean), 0, 1)
+    if settings.degrade:
+        images = _degrade(jax.random.fold_in(key, 2), images, settings.degrade)
     if settings.erase:
         images = _erase(erase_key, images, settings.erase)
     return images
@@ -63,6 +65,26 @@ def random_theta(key: jax.Array, shape: tuple[int, ...], settings: Augmentation)
     x = jnp.stack([mirror * cos, -mirror * sin, shift[:, 0]], -1)
     y = jnp.stack([sin, cos, shift[:, 1]], -1)
     return jnp.stack([x, y], 1)
+
+
+def _degrade(key: jax.Array, images: jax.Array, share: float) -> jax.Array:
+    """Blurs images by up to 1.8 pixels, changes their gamma and adds noise of up to 8 %."""
+    n, height, width, _ = images.shape
+    choice_key, blur_key, gamma_key, level_key, noise_key = jax.random.split(key, 5)
+    deviation = jax.random.uniform(blur_key, (n, 1, 1), minval=0.3, maxval=1.8)
+    rows, columns = (_gaussian(side, deviation) for side in (height, width))
+    changed = jnp.einsum("nij,njkc,nlk->nilc", rows, images, columns)
+    changed = changed ** jnp.exp(_uniform(gamma_key, 0.7, (n, 1, 1, 1)))
+    level = jax.random.uniform(level_key, (n, 1, 1, 1), maxval=0.08)
+    changed += level * jax.random.normal(noise_key, images.shape, images.dtype)
+    chosen = jax.random.bernoulli(choice_key, share, (n, 1, 1, 1))
+    return jnp.where(chosen, jnp.clip(changed, 0, 1), images)
+
+
+def _gaussian(side: int, deviation: jax.Array) -> jax.Array:
+    """Returns matrices [N, side, side] that blur along an axis; their rows sum to 1."""
+    pixels = jnp.arange(side)
+    return jax.nn.softmax(-(((pixels[:, None] - pixels) / deviation) ** 2) / 2)
 
 
 def _erase(key: jax.Array, images: jax.Array, largest: float) -> jax.Array:

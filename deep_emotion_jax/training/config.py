@@ -137,6 +137,8 @@ class Augmentation:
       rotate: largest rotation in either direction, in degrees.
       scale: largest relative change of size in either direction.
       contrast: largest relative change of contrast about the image's mean, in either direction.
+      degrade: share of the images that look like small faces in poor pictures: blurred, darker or
+        brighter, and noisy.
       erase: largest side of a square filled with noise in half of the images, as a fraction of
         the image's side (random erasing, Zhong et al. 2020).
       mixup: largest weight of another image of the batch and its label, drawn uniformly from 0 to
@@ -148,6 +150,7 @@ class Augmentation:
     rotate: float = setting(0.0, real(0, 180, "degrees from 0 to 180"))
     scale: float = setting(0.0, BELOW_ONE)
     contrast: float = setting(0.0, SHARE)
+    degrade: float = setting(0.0, SHARE)
     erase: float = setting(0.0, SHARE)
     mixup: float = setting(0.0, real(0, 0.5, "from 0 to 0.5"))
 

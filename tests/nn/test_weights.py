@@ -18,7 +18,14 @@ from safetensors.numpy import load, save
 from deep_emotion_jax import load_pretrained
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.nn.model import ConvStage, DeepEmotion, count_parameters
-from deep_emotion_jax.nn.weights import METADATA_KEY, fold_batch_norm, load_model, save_model
+from deep_emotion_jax.nn.weights import (
+    METADATA_KEY,
+    Trained,
+    fold_batch_norm,
+    interpolate,
+    load_model,
+    save_model,
+)
 from deep_emotion_jax.pretrained import pretrained_names
 
 GOLDEN = GOLDEN_FILES / "pretrained_logits.npz"
@@ -285,3 +292,19 @@ def test_importing_the_package_is_light():
     code = "import deep_emotion_jax, sys; print('jax' in sys.modules, 'numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False False\n"
+
+
+def test_interpolated_weights_lie_between_those_of_two_networks():
+    networks = [Trained(DeepEmotion(3, rngs=nnx.Rngs(i)), CLASSES, {}, {}) for i in (0, 1)]
+    kernels = [np.asarray(trained.model.fc1.kernel) for trained in networks]
+    found = interpolate(*networks, 0.25)
+    np.testing.assert_allclose(found.fc1.kernel, 0.75 * kernels[0] + 0.25 * kernels[1], atol=1e-6)
+    np.testing.assert_array_equal(networks[0].model.fc1.kernel, kernels[0])
+    chex.assert_trees_all_equal(
+        nnx.state(interpolate(*networks, 1.0)), nnx.state(networks[1].model)
+    )
+    same = Trained(networks[1].model, CLASSES, {}, {"width": 1.0, "dropout": 0.3})
+    np.testing.assert_allclose(interpolate(networks[0], same, 1.0).fc1.kernel, kernels[1])
+    for settings, classes in (({"width": 2.0}, CLASSES), ({}, CLASSES[::-1])):
+        with pytest.raises(UserError, match="fine-tuned copy"):
+            interpolate(networks[0], Trained(networks[1].model, classes, {}, settings), 0.5)

@@ -11,7 +11,9 @@ from deep_emotion_jax.training.augment import augment, mix, random_theta
 from deep_emotion_jax.training.config import Augmentation
 
 NOTHING = Augmentation(flip=False)
-EVERYTHING = Augmentation(flip=True, shift=0.1, rotate=15, scale=0.1, contrast=0.3, erase=0.5)
+EVERYTHING = Augmentation(
+    flip=True, shift=0.1, rotate=15, scale=0.1, contrast=0.3, degrade=0.5, erase=0.5
+)
 
 
 def images(count=16):
@@ -124,3 +126,22 @@ def test_mixup_blends_images_and_targets_with_the_same_weights():
     np.testing.assert_allclose(mixed_targets.sum(1), 1, rtol=1e-6)
     spread = shares[:, None, None, None]
     np.testing.assert_allclose(mixed, (1 - spread) * x + spread * x[::-1], atol=1e-6)
+
+
+def test_degraded_images_are_blurred_and_noisy_and_the_others_unchanged():
+    x = images(400)
+    out = np.asarray(augment(jax.random.key(0), x, dataclasses.replace(NOTHING, degrade=0.5)))
+    changed = (out != np.asarray(x)).any((1, 2, 3))
+    assert 160 < changed.sum() < 240
+    # White noise has a standard deviation of 0.29; the weakest blur of 0.3 pixels leaves it.
+    assert 0.05 < np.median(out[changed].std((1, 2, 3))) < 0.2
+    grey = np.asarray(
+        augment(jax.random.key(1), 0.5 + 0 * x, dataclasses.replace(NOTHING, degrade=1.0))
+    )
+    # Blurring leaves a grey image; gamma between exp(-0.7) and exp(0.7) gives 0.71 to 0.25.
+    means = grey.mean((1, 2, 3))
+    assert 0.24 < means.min() < 0.3
+    assert 0.66 < means.max() < 0.72
+    noise = grey.std((1, 2, 3))
+    assert 0.07 < noise.max() < 0.09
+    assert noise.min() < 0.005
