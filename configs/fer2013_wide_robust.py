@@ -1,8 +1,8 @@
 """The wide network on FER-2013, fine-tuned on faces that are also blurred, dark, bright and noisy.
 
 Half of the training images look like small faces in poor pictures; the labels are the network's
-own on the unchanged faces. docs/experiments.md has the results, and what the shipped network keeps
-of this one.
+own on the unchanged faces. docs/experiments.md has the results, and why the shipped network is
+another.
 
 python main.py --config configs/fer2013_wide_robust.py --config.manual_dir=PATH
 """

@@ -305,6 +305,6 @@ def test_interpolated_weights_lie_between_those_of_two_networks():
     )
     same = Trained(networks[1].model, CLASSES, {}, {"width": 1.0, "dropout": 0.3})
     np.testing.assert_allclose(interpolate(networks[0], same, 1.0).fc1.kernel, kernels[1])
-    for settings, classes in (({"width": 2.0}, CLASSES), ({}, CLASSES[::-1])):
+    for changed_settings, classes in (({"width": 2.0}, CLASSES), ({}, CLASSES[::-1])):
         with pytest.raises(UserError, match="fine-tuned copy"):
-            interpolate(networks[0], Trained(networks[1].model, classes, {}, settings), 0.5)
+            interpolate(networks[0], Trained(networks[1].model, classes, {}, changed_settings), 0.5)
