@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import importlib.util
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -93,7 +94,7 @@ def _choose_length(config: Any, overrides: Sequence[str]) -> None:
 def _load(file: Path, arguments: list[str]) -> "ConfigDict":
     from deep_emotion_jax.errors import UserError
 
-    if file.suffix != ".py" or not file.is_file():
+    if file.suffix != ".py" or not os.path.isfile(file):
         raise UserError(
             f"--config={file} is not a Python file; the configs of this project are in {CONFIGS}"
         )

@@ -68,6 +68,9 @@ def test_missing_raw_data_says_where_to_get_it(tmp_path):
         ("--config.model.dropout_rate=0.1", ("unknown setting config.model.dropout_rate",)),
         ("--config=configs/fer2014.py", ("fer2014.py is not a Python file", "/configs")),
         ("--config=README.md", ("README.md is not a Python file",)),
+        pytest.param(
+            f"--config={'x' * 5000}.py", ("is not a Python file",), id="a name of 5,000 characters"
+        ),
         ("--config.protocol=subject", ("'subject'", "subjects")),
     ],
 )

@@ -1,5 +1,6 @@
 """Markdown tables of the paper's results beside those of finished runs and evaluations."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -69,7 +70,9 @@ def results_table(folder: Path, files: Sequence[Path] = (), *, with_missing: boo
     Raises:
       UserError: if no run is found, or a file is damaged.
     """
-    runs = [_read(path) for path in [*sorted(folder.rglob("summary.json")), *files]]
+    # `rglob` fails for a very long name.
+    summaries = sorted(folder.rglob("summary.json")) if os.path.isdir(folder) else []
+    runs = [_read(path) for path in [*summaries, *files]]
     if not runs and not with_missing:
         raise UserError(f"no finished run (summary.json) in {folder}; give another --runs FOLDER")
     rows = [_row(run, digits=2) for run in runs]

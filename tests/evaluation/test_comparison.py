@@ -55,8 +55,9 @@ def test_missing_runs_are_listed_on_request(tmp_path):
 
 
 def test_a_folder_without_runs_gives_one_sentence(tmp_path):
-    with pytest.raises(UserError, match="no finished run"):
-        results_table(tmp_path)
+    for folder in (tmp_path, tmp_path / ("x" * 5000)):
+        with pytest.raises(UserError, match="no finished run"):
+            results_table(folder)
 
 
 def test_restarted_runs_are_counted(tmp_path):
