@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 UPLOAD_BYTES = 10 * 1024**2
 UPLOAD_SECONDS = 120  # a request that is slower is dropped
-# Number of visitors whose last result is kept in memory, about 100 kB each.
+# Number of visitors whose last result is kept in memory, about 85 kB each.
 VISITORS = 1000
 # Gradio's page needs inline scripts and styles.
 POLICY = (
