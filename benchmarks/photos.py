@@ -213,7 +213,7 @@ def _versions() -> dict[str, list[Version]]:
         "turned by 30 degrees": [turned(30), turned(-30)],
         "dark (15 %, noise of 1.5)": [(_dark, None)],
         f"longer side {SMALL * 8}": [(_small, None)],
-        "JPEG again, quality 75": [(_jpeg, lambda box: box)],
+        "JPEG again, quality 75": [(compressed(75), lambda box: box)],
         "two pixels cut off": [
             (lambda p: p[2:, 2:], lambda box: Box(box.left + 2, box.top + 2, box.side))
         ],
@@ -241,10 +241,15 @@ def _dark(pixels: np.ndarray) -> np.ndarray:
     return (pixels * 0.15 + noise).clip(0, 255).round().astype(np.uint8)
 
 
-def _jpeg(pixels: np.ndarray) -> np.ndarray:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=75)
-    return _image(Image.open(file))
+def compressed(quality: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns a change that saves a picture as JPEG and reads it again."""
+
+    def change(pixels: np.ndarray) -> np.ndarray:
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "JPEG", quality=quality)
+        return _image(Image.open(file))
+
+    return change
 
 
 def _score(photos: Iterable[Photo]) -> list[float]:

@@ -5,13 +5,13 @@ and prints the accuracy of networks on them.
 """
 
 import argparse
-import io
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from PIL import Image
 from tabulate import tabulate
 
+from benchmarks.photos import compressed
 from configs import fer2013
 from datasets.load import load_dataset
 from deep_emotion_jax.nn.logits import predict_logits
@@ -27,17 +27,6 @@ def small(side: int) -> Change:
     def change(face: np.ndarray) -> np.ndarray:
         shrunk = Image.fromarray(face).resize((side, side), Image.Resampling.LANCZOS)
         return np.asarray(shrunk.resize(face.shape[::-1], Image.Resampling.BICUBIC))
-
-    return change
-
-
-def compressed(quality: int) -> Change:
-    """Returns a change that saves a face as JPEG and reads it again."""
-
-    def change(face: np.ndarray) -> np.ndarray:
-        file = io.BytesIO()
-        Image.fromarray(face).save(file, "JPEG", quality=quality)
-        return np.asarray(Image.open(file))
 
     return change
 

@@ -46,3 +46,10 @@ def get_config() -> ConfigDict:
     config.augmentation.erase = 0.3
     config.augmentation.mixup = 0.2
     return config
+
+
+def finetune(config: ConfigDict) -> ConfigDict:
+    """Changes a config for the wide network to start from the FER-2013 weights."""
+    config.init_from = "deep_emotion_wide.fer2013"
+    config.model.batch_norm = False  # folded into the convolutions of these weights
+    return config

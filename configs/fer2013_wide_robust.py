@@ -14,9 +14,7 @@ from configs import fer2013_wide
 
 def get_config() -> ConfigDict:
     """The recipe of the wide network with degraded images, fewer epochs and a lower rate."""
-    config = fer2013_wide.get_config()
-    config.init_from = "deep_emotion_wide.fer2013"
-    config.model.batch_norm = False  # folded into the convolutions of these weights
+    config = fer2013_wide.finetune(fer2013_wide.get_config())
     config.num_epochs = 6
     config.recipe.teacher_share = 1.0
     config.recipe.learning_rate = 3e-4

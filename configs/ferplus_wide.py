@@ -13,10 +13,8 @@ from configs import fer2013_wide, ferplus
 
 def get_config() -> ConfigDict:
     """The FER-2013 recipe on votes, with fewer epochs and a lower learning rate."""
-    config = ferplus.train_on_votes(fer2013_wide.get_config())
+    config = ferplus.train_on_votes(fer2013_wide.finetune(fer2013_wide.get_config()))
     config.recipe.label_smoothing = 0.0
-    config.init_from = "deep_emotion_wide.fer2013"
-    config.model.batch_norm = False  # folded into the convolutions of these weights
     config.num_epochs = 12
     config.recipe.learning_rate = 2e-3
     return config

@@ -127,10 +127,7 @@ def read_record(path: Path) -> dict[str, Any]:
     Raises:
       UserError: if the file is neither.
     """
-    return _compact(_read(path))
-
-
-def _compact(record: Mapping[str, Any]) -> dict[str, Any]:
+    record = _read(path)
     part = _part(record)
     kept = ("name", "dataset", "dataset_config", "protocol", "mirrored", "tta", "parameters")
     return {
@@ -191,7 +188,6 @@ def _read(path: Path) -> dict[str, Any]:
         record.setdefault("name", path.parent.name)
         if not all(isinstance(record[key], str) for key in ("name", "dataset", "protocol")):
             raise TypeError("name, dataset or protocol is not a text")
-        _row(_compact(record), digits=2)
         _row(record, digits=2)
     except (OSError, AttributeError, LookupError, TypeError, ValueError, StopIteration) as error:
         raise UserError(

@@ -11,7 +11,6 @@ import numpy as np
 import scipy.ndimage
 import scipy.stats
 from flax import nnx
-from tqdm import tqdm
 
 from deep_emotion_jax.attribution import (
     LogitsFn,
@@ -25,6 +24,7 @@ from deep_emotion_jax.attribution import (
 from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.evaluation import figures
 from deep_emotion_jax.nn.logits import predict_logits
+from deep_emotion_jax.runtime.blocks import blocks
 
 FACES_PER_CLASS = 50
 BLOCK = 32  # faces per call of a compiled program; constant, so that it is compiled once
@@ -81,12 +81,7 @@ def _in_blocks(
     title: str,
 ) -> np.ndarray:
     """Compute maps of `BLOCK` faces at a time, with a progress bar on a terminal."""
-    found = []
-    for first in tqdm(
-        range(0, len(images), BLOCK), title, unit=" blocks", disable=None, leave=False
-    ):
-        places = np.minimum(np.arange(first, first + BLOCK), len(images) - 1)
-        found.append(maps(images[places], labels[places]))
+    found = [maps(images[i], labels[i]) for i in blocks(len(images), BLOCK, title)]
     return np.concatenate(found)[: len(images)]
 
 

@@ -25,7 +25,7 @@ def augment(key: jax.Array, images: jax.Array, settings: Augmentation) -> jax.Ar
         factor = _uniform(contrast_key, settings.contrast, (len(images), 1, 1, 1))
         mean = images.mean((1, 2, 3), keepdims=True)
         images = jnp.clip(mean + (1 + factor) * (images - mean), 0, 1)
-    if settings.degrade:
+    if settings.degrade:  # its key leaves those of the other changes as they were
         images = _degrade(jax.random.fold_in(key, 2), images, settings.degrade)
     if settings.erase:
         images = _erase(erase_key, images, settings.erase)

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 import numpy as np
-from tqdm import tqdm
 
 from deep_emotion_jax.data.split import Split
 from deep_emotion_jax.errors import UserError
 from deep_emotion_jax.nn.logits import predict_mean
 from deep_emotion_jax.nn.weights import Trained
+from deep_emotion_jax.runtime.blocks import blocks
 
 TAUGHT_AT_ONCE = 1024  # images
 
@@ -37,9 +37,8 @@ def with_teachers(
             )
     soft = np.zeros((len(data.labels), len(class_names)), np.float32)
     size = min(len(index), TAUGHT_AT_ONCE)
-    # Blocks of one shape are compiled once: the last one is filled with the first images.
-    blocks = np.resize(index, (-(-len(index) // size), size))
-    for block in tqdm(blocks, "soft labels", unit=" blocks", disable=None, leave=False):
+    for places in blocks(len(index), size, "soft labels"):
+        block = index[places]
         faces = data.images[block]
         views = (faces, faces[:, :, ::-1])
         soft[block] = np.mean([np.exp(predict_mean(t.model, views)) for t in teachers], axis=0)
